@@ -1,0 +1,72 @@
+# lanline: `make run` and `make test` do all the set-up on a fresh machine; `make help` lists every target.
+
+PYTHON ?= python3
+CORES ?= all
+CONFIG ?=
+VENV := .venv
+BIN := $(VENV)/bin
+SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG))
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint envs/constraints.txt
+export MPLBACKEND := Agg
+
+.PHONY: help run test lint format schema dag report mlflow-ui clean clean-results
+.DEFAULT_GOAL := help
+
+help: ## list every target
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(VENV)/.installed ## install into .venv and run the workflow (CONFIG=, CORES=, PYTHON=)
+	$(SNAKEMAKE)
+
+test: $(VENV)/.installed-dev ## install what tests need and run all of them (PYTEST= for options)
+	$(BIN)/python -m pytest $(PYTEST)
+
+lint: $(VENV)/.installed-dev ## ruff, snakefmt, snakemake --lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint
+
+format: $(VENV)/.installed-dev ## format Python and Snakemake files
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile rules
+
+schema: $(VENV)/.installed ## write config/schema.json anew from the types in scripts/lanline/config.py
+	$(BIN)/python -m lanline.config config/schema.json
+
+dag: $(VENV)/.installed ## draw the rule graph to reports/rulegraph.svg
+	@mkdir -p reports
+	$(SNAKEMAKE) --rulegraph | $(BIN)/python -m lanline.commands.rulegraph reports/rulegraph.svg
+
+report: $(VENV)/.installed ## make the HTML report of a finished run: reports/report.html
+	@mkdir -p reports
+	$(SNAKEMAKE) --report reports/report.html
+
+mlflow-ui: $(VENV)/.installed ## open the recorded runs on http://127.0.0.1:5000 (PORT=)
+	$(BIN)/mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) --backend-store-uri $(or $(MLFLOW_TRACKING_URI),sqlite:///$(CURDIR)/mlflow.db)
+
+clean: ## remove the tracking store and caches; never results or reports
+	rm -rf mlruns mlartifacts mlflow.db mlflow.db.lock *.db-shm *.db-wal .mlflow
+	rm -rf .pytest_cache .ruff_cache
+	find scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+clean-results: ## remove results, reports and logs; asks first unless FORCE=1
+	@if [ "$(FORCE)" != 1 ]; then \
+	  printf 'Remove results/, reports/ and logs/ for good? [y/N] '; read answer; [ "$$answer" = y ] || exit 1; fi
+	rm -rf results reports logs
+
+$(VENV)/bin/python:
+	@echo "Creating $(VENV) with $(PYTHON)"
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lanline needs Python >= 3.11, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml envs/constraints.txt
+	@echo "Installing lanline with mlflow, torch and jax into $(VENV): some minutes the first time"
+	$(INSTALL) --editable '.[mlflow,torch,jax]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "Installing what tests need into $(VENV)"
+	$(INSTALL) --editable '.[mlflow,torch,jax,dev]'
+	@touch $@

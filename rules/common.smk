@@ -1,0 +1,89 @@
+"""What the stages share: the checked configuration, the paths, and which runs the configuration asks for."""
+
+import time
+from itertools import product
+
+from snakemake.exceptions import WorkflowError
+
+from lanline.config import parse_config
+from lanline.errors import UserError
+from lanline.paths import Paths, run_name, shard_label
+from lanline.versions import code_fingerprint
+
+try:
+    CONFIG = parse_config(config)
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+PATHS = Paths(CONFIG.name)
+STARTED = time.time()
+MODELS = [entry.name for entry in CONFIG.models]
+SHARDS = [shard_label(index) for index in range(CONFIG.data.shards)]
+
+
+wildcard_constraints:
+    model="[A-Za-z0-9_]+",
+    network="[A-Za-z0-9_]+",
+    framework="torch|jax",
+    seed=r"\d+",
+    shard=r"\d{5}",
+
+
+def runs(framework: str | None = None) -> list[str]:
+    """Names of all trainings that the configuration asks for, of one framework or of all."""
+    networks = [network.name for network in CONFIG.networks]
+    frameworks = [framework] if framework else CONFIG.training.frameworks
+    return [
+        run_name(*combination) for combination in product(MODELS, networks, frameworks, CONFIG.training.seeds)
+    ]
+
+
+def training_input() -> dict:
+    """What a training reads, in both frameworks."""
+    return dict(
+        shards=[PATHS.shard("{model}", shard) for shard in SHARDS],
+        dataset=PATHS.dataset("{model}"),
+        validation=PATHS.validation("{model}"),
+        experiments=PATHS.experiments("{model}"),
+    )
+
+
+def training_output(framework: str) -> dict:
+    """What a training writes."""
+    run = run_name("{model}", "{network}", framework, "{seed}")
+    return dict(
+        onnx=PATHS.onnx(run),
+        weights=PATHS.network_folder(run) / "weights.safetensors",
+        network=PATHS.network_folder(run) / "network.json",
+        history=PATHS.history(run),
+        run=PATHS.run(run),
+        config=PATHS.training_report(run) / "config.yaml",
+        metrics=PATHS.training_report(run) / "metrics.json",
+    )
+
+
+def training_settings(wildcards) -> dict:
+    """What decides the weights, other than the data; the lists of seeds and frameworks do not."""
+    return {
+        "network": CONFIG.network(wildcards.network).model_dump(),
+        "training": CONFIG.training.model_dump(exclude={"seeds", "frameworks"}),
+        "validation_shards": CONFIG.data.n_validation_shards,
+    }
+
+
+def let_rules_be_targets(files_of_rule: dict[str, list]) -> None:
+    """Let `snakemake train_jax` stand for all files of that rule that the configuration asks for.
+
+    Snakemake refuses a rule with wildcards as a target. The settings with the targets reach the workflow object just
+    after this file was parsed, so they are translated at that moment.
+    """
+
+    class Workflow(type(workflow)):
+        def __setattr__(self, name, value):
+            if name == "dag_settings" and value is not None:
+                value.targets = {
+                    file for target in value.targets for file in map(str, files_of_rule.get(target, [target]))
+                }
+            super().__setattr__(name, value)
+
+    workflow.__class__ = Workflow

@@ -1,0 +1,348 @@
+"""The configuration of a run: its types, their checks, and one clear message for each mistake.
+
+Every key is explained in config/README.md; config/schema.json is generated from these types (`make schema`).
+Only light imports here: every job of the workflow parses the configuration again.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from lanline.errors import UserError, did_you_mean
+from lanline.models import Model, get_model
+
+Framework = Literal["torch", "jax"]
+NetworkType = Literal["lan"]
+Activation = Literal["tanh", "relu", "sigmoid", "softplus", "gelu", "elu"]
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Interval = Annotated[tuple[float, float], Strict(False)]  # YAML has lists, not tuples
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors, values do not change after the check."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Tracking(Section):
+    """Where MLflow keeps its record."""
+
+    uri: str | None = Field(
+        None,
+        description="MLflow store; default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in this folder",
+    )
+    artifact_location: str | None = Field(
+        None, description="root for artifacts; default: MLFLOW_ARTIFACT_LOCATION, else MLflow's own"
+    )
+    on_outage: Literal["spool", "fail"] = Field(
+        "spool",
+        description="when the store cannot be reached: keep the record on disk and go on, or stop at once",
+    )
+
+
+class ModelEntry(Section):
+    """A model to train networks for. In the list of models a bare name stands for {name: ...}."""
+
+    name: str = Field(description="name in ssm-simulators' registry, e.g. ddm or angle")
+    bounds: dict[str, Interval] = Field(
+        default_factory=dict, description="narrower parameter bounds than the registry's: {v: [-2, 2]}"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        registered = get_model(self.name)
+        for param, (lower, upper) in self.bounds.items():
+            if param not in registered.bounds:
+                known = ", ".join(registered.params)
+                hint = did_you_mean(param, registered.params)
+                raise UserError(f"bounds.{param}: {self.name} has no such parameter; it has {known}.{hint}")
+            low, high = registered.bounds[param]
+            if not (low <= lower < upper) or (not isinstance(high, str) and upper > high):
+                raise UserError(
+                    f"bounds.{param}: [{lower}, {upper}] does not lie inside ssm-simulators' [{low}, {high}]"
+                )
+        return self
+
+    def resolve(self) -> Model:
+        """The registered model with this entry's bounds."""
+        registered = get_model(self.name)
+        return Model(**{**vars(registered), "bounds": {**registered.bounds, **self.bounds}})
+
+
+class Mixture(Section):
+    """Shares of the rows of a data set by where their rt comes from; they add up to 1."""
+
+    density: Fraction = Field(0.8, description="rt and choice drawn from the model's own density")
+    uniform: Fraction = Field(0.1, description="rt uniform between 0 and max_t, choice uniform")
+    negative: Fraction = Field(0.1, description="rt uniform between -1 and 0: the label is the floor")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        total = self.density + self.uniform + self.negative
+        if abs(total - 1) > 1e-9:
+            raise UserError(f"the shares density, uniform and negative add up to {total:g}, not 1")
+        return self
+
+
+class Data(Section):
+    """Training data: how many rows, from which engine, with which labels."""
+
+    engine: Literal["auto", "closed_form", "simulation"] = Field(
+        "auto", description="where labels come from; auto takes the best that a model has"
+    )
+    target: Literal["continuous", "euler"] = Field(
+        "continuous",
+        description="the density of the model as published, or of its Euler simulation with step delta_t",
+    )
+    delta_t: Positive = Field(0.001, description="step of the simulators, seconds")
+    max_t: Positive = Field(20.0, description="time limit of a trial, seconds; later responses are omissions")
+    n_trajectories: Count = Field(20_000, description="simulated trials per theta (engine simulation)")
+    shards: Annotated[int, Field(ge=2, le=100_000)] = Field(12, description="number of files")
+    thetas_per_shard: Count = Field(5_000, description="parameter vectors in a file")
+    rows_per_theta: Count = Field(100, description="rows (rt, choice, label) for each parameter vector")
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.1, description="share of the shards that is held out to validate training (at least one)"
+    )
+    floor: float = Field(-66.77497, description="lowest log-likelihood that a label can have")
+    mixture: Mixture = Mixture()
+
+    @property
+    def rows_per_shard(self) -> int:
+        return self.thetas_per_shard * self.rows_per_theta
+
+    @property
+    def n_validation_shards(self) -> int:
+        """Shards held out for validation: the first ones, so that a new shard does not change them."""
+        return min(max(1, round(self.validation_fraction * self.shards)), self.shards - 1)
+
+
+class Network(Section):
+    """A network specification. The output layer follows from the network type."""
+
+    name: Identifier = Field(description="used in file names and MLflow runs")
+    network_type: NetworkType = Field("lan", description="lan: log-likelihood of (rt, choice)")
+    hidden_layers: Annotated[list[Count], Field(min_length=1)] = Field([100, 100, 100])
+    activations: list[Activation] = Field(["tanh", "tanh", "tanh"], description="one for each hidden layer")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.hidden_layers) != len(self.activations):
+            raise UserError(
+                f"{len(self.hidden_layers)} hidden_layers need as many activations, not {len(self.activations)}"
+            )
+        return self
+
+
+class Training(Section):
+    """How networks are trained: the same keys for both frameworks."""
+
+    frameworks: Annotated[list[Framework], Field(min_length=1)] = Field(["torch", "jax"])
+    seeds: Annotated[list[Seed], Field(min_length=1)] = Field([1], description="one network for each")
+    epochs: Count = 2
+    batch_size: Count = 1000
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    learning_rate: Positive = 2e-3
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="decoupled for adamw, added to the gradient for adam and sgd"
+    )
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of sgd")
+    schedule: Literal["cosine", "exponential", "reduce_on_plateau", "constant"] = "cosine"
+    warmup_fraction: Fraction = Field(0.02, description="share of all steps in which the rate rises from 0")
+    decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.1,
+        description="exponential: rate at the end over rate at the start; reduce_on_plateau: factor of a cut",
+    )
+    patience: Count = Field(2, description="reduce_on_plateau: epochs without improvement before a cut")
+    loss: Literal["huber", "mse"] = "huber"
+    huber_delta: Positive = 0.1
+    gradient_clip: Positive | None = Field(None, description="largest global norm of the gradient")
+    early_stopping: Count | None = Field(
+        None, description="epochs without a lower validation loss before a stop"
+    )
+    keep: Literal["last", "best"] = Field(
+        "last", description="weights of the last epoch, or of the best validation"
+    )
+    checkpoint_minutes: Positive = Field(
+        5.0, description="time between checkpoints; there is one after every epoch too"
+    )
+    device: Literal["cpu", "gpu"] = "cpu"
+
+
+class Gate(Section):
+    """What a network must reach to pass its evaluation."""
+
+    max_mae: Positive = Field(0.06, description="mean absolute error in log-likelihood")
+    mass: Interval = Field((0.9, 1.1), description="total probability over the grid of thetas, 5 %..95 %")
+
+
+class Evaluation(Section):
+    """How a trained network is judged."""
+
+    trials: Count = Field(100_000, description="simulated trials that the errors are averaged over")
+    min_log_density: float = Field(-10.0, description="errors count where the reference is above this")
+    mass_thetas: Count = Field(200, description="thetas over which the total probability is computed")
+    seed: Seed = Field(
+        20_000, description="of the evaluation's own thetas and trials, never those of the training data"
+    )
+    gate: Gate = Gate()
+
+
+def _entry_from_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class Config(Section):
+    """The whole configuration of a run."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = Field(
+        description="of this run; its files lie in results/<name> and reports/<name>"
+    )
+    seed: Seed = Field(42, description="of the training data")
+    mlflow_tracking: bool = Field(False, description="record runs in MLflow")
+    mlflow_experiment_name: str | None = Field(
+        None, description="experiment of the trainings; default: <model>-training"
+    )
+    tracking: Tracking = Tracking()
+    models: Annotated[
+        list[
+            Annotated[ModelEntry, BeforeValidator(_entry_from_name, json_schema_input_type=ModelEntry | str)]
+        ],
+        Field(min_length=1),
+    ]
+    data: Data = Data()
+    networks: Annotated[list[Network], Field(min_length=1)] = [Network(name="lan")]
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+
+    @field_validator("models", "networks")
+    @classmethod
+    def _names_differ(cls, entries: list) -> list:
+        names = [entry.name for entry in entries]
+        for name in names:
+            if names.count(name) > 1:
+                raise UserError(f"'{name}' is listed twice")
+        return entries
+
+    def model(self, name: str) -> Model:
+        """The model of that name with the bounds of this configuration."""
+        return next(entry for entry in self.models if entry.name == name).resolve()
+
+    def network(self, name: str) -> Network:
+        return next(network for network in self.networks if network.name == name)
+
+    def data_recipe(self, model: str) -> dict[str, Any]:
+        """What determines the content of a shard of ``model``, as plain JSON.
+
+        The number of shards is left out on purpose: a new shard leaves the others as they are.
+        """
+        entry = next(entry for entry in self.models if entry.name == model)
+        settings = self.data.model_dump(mode="json", exclude={"shards", "validation_fraction"})
+        return {
+            "model": model,
+            "bounds": entry.model_dump(mode="json")["bounds"],
+            "seed": self.seed,
+            **settings,
+        }
+
+
+def parse_config(values: Mapping[str, Any], source: str = "configuration") -> Config:
+    """Check ``values`` and give the typed configuration.
+
+    Raises:
+        UserError: with one line for each mistake, naming the key, the value and what is allowed.
+    """
+    try:
+        return Config.model_validate(dict(values))
+    except ValidationError as error:
+        lines = [f"  {_explain(mistake)}" for mistake in error.errors()]
+        raise UserError("\n".join([f"{source} has {len(lines)} mistake(s):", *lines])) from None
+
+
+def read_config(path: Path) -> Config:
+    """Read and check one YAML file.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or has mistakes.
+    """
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected keys and values, found {type(values).__name__}")
+    return parse_config(values, str(path))
+
+
+def schema_text() -> str:
+    """The JSON schema of a configuration file. No key is required: a file may be an overlay of config.yaml."""
+    schema = Config.model_json_schema()
+    del schema["required"]
+    return json.dumps(schema, indent=2) + "\n"
+
+
+def _explain(mistake: dict) -> str:
+    """One line for one mistake that pydantic found: the key, the value, what is allowed."""
+    *parents, last = mistake["loc"] or ("configuration",)
+    key = ".".join(str(part) for part in mistake["loc"]) or "configuration"
+    value = mistake["input"]
+    if mistake["type"] == "extra_forbidden":
+        allowed = _section_at(parents).model_fields
+        return f"{key}: unknown key (value {value!r}). Known keys: {', '.join(allowed)}.{did_you_mean(last, allowed)}"
+    if mistake["type"] == "missing":
+        return f"{key}: this key is required"
+    if mistake["type"] == "literal_error":
+        options = [
+            option.strip("' ") for option in mistake["ctx"]["expected"].replace(" or ", ",").split(",")
+        ]
+        return f"{key}: {value!r} is not one of {', '.join(options)}.{did_you_mean(str(value), options)}"
+    if isinstance(error := mistake.get("ctx", {}).get("error"), UserError):
+        return f"{key}: {error}"
+    message = mistake["msg"]
+    return f"{key}: {message[0].lower()}{message[1:]}, not {value!r}"
+
+
+def _section_at(location: list) -> type[Section]:
+    """The type of the section that a mistake's location leads to."""
+    section: type[Section] = Config
+    for part in location:
+        if isinstance(part, str) and part in section.model_fields:
+            section = _section_in(section.model_fields[part].annotation)
+    return section
+
+
+def _section_in(annotation: Any) -> type[Section]:
+    """The one section class inside an annotation such as ``list[Annotated[ModelEntry, ...]]``."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next(
+        _section_in(argument)
+        for argument in get_args(annotation)
+        if not isinstance(argument, BeforeValidator)
+    )
+
+
+if __name__ == "__main__":
+    # `python -m lanline.config config/schema.json`: the schema that editors check YAML files with.
+    Path(sys.argv[1]).write_text(schema_text())

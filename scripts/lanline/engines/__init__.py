@@ -1,0 +1,100 @@
+"""Engines: where labels come from, and the choice between them.
+
+An engine gives, for a block of thetas of one model, the density of (rt, choice) up to the time limit. All
+engines answer the same four questions (`Densities`); what differs is how exact the answers are.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import numpy as np
+
+from lanline.config import Data
+from lanline.errors import UserError
+from lanline.models import Model
+
+
+class Densities(Protocol):
+    """Densities of (rt, choice) of one model at B thetas, with responses before a time limit.
+
+    Times are response times in seconds, non-decision time included; choices are the model's own values.
+    """
+
+    def sample(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """(B, n) response times and choices, conditional on a response before the time limit.
+
+        nan for a theta at which there is (next to) none.
+        """
+
+    def log_density(self, rt: np.ndarray, choice: np.ndarray) -> np.ndarray:
+        """(B, n) log-density at (B, n) response times and choices.
+
+        -inf where there is no density: before the onset and from the time limit on.
+        """
+
+    def choice_probability(self) -> np.ndarray:
+        """(B, C) probability of each choice before the time limit, in the order of ``model.choices``."""
+
+    def omission_probability(self) -> np.ndarray:
+        """(B,) probability that there is no response before the time limit."""
+
+
+def has_exact(model: Model) -> bool:
+    """Whether a model has densities without simulation."""
+    from lanline.engines import closed_form
+
+    return closed_form.covers(model)
+
+
+def resolve_engine(model: Model, data: Data) -> str:
+    """The engine that ``data.engine`` means for this model.
+
+    Raises:
+        UserError: the model does not have that engine, or the engine cannot give labels for ``data.target``.
+    """
+    from lanline.engines import closed_form, simulation
+
+    engine = data.engine
+    if engine == "auto":
+        engine = "closed_form" if closed_form.covers(model) else "simulation"
+    elif engine == "closed_form" and not closed_form.covers(model):
+        raise UserError(f"data.engine: {model.name} has no closed form; expected auto or simulation")
+    if engine == "simulation":
+        simulation.check_target(model, data.target)
+    return engine
+
+
+def time_limit(model: Model, theta: np.ndarray, data: Data) -> np.ndarray:
+    """(B,) seconds after which a response is an omission: ``data.max_t``, or an earlier deadline of the
+    model."""
+    limit = np.full(len(theta), data.max_t)
+    if "deadline" in model.params:
+        limit = np.minimum(limit, theta[:, model.params.index("deadline")])
+    return limit
+
+
+def densities(model: Model, theta: np.ndarray, data: Data, rng: np.random.Generator) -> Densities:
+    """Densities of ``model`` at each row of ``theta``, from the engine and for the target that ``data``
+    names.
+
+    Args:
+        model: a registered model.
+        theta: (B, P) parameters in the order of ``model.params``.
+        data: engine, target and their settings.
+        rng: used by engines that simulate; the others leave it alone.
+
+    Raises:
+        UserError: as `resolve_engine`.
+    """
+    from lanline.engines import closed_form, simulation
+
+    engine = resolve_engine(model, data)
+    limit = time_limit(model, theta, data)
+    if engine == "simulation":
+        return simulation.densities(
+            model, theta, limit, data.target, data.delta_t, data.n_trajectories, data.max_t, rng
+        )
+    shift = simulation.OVERSHOOT * math.sqrt(data.delta_t) if data.target == "euler" else 0.0
+    return closed_form.densities(model, theta, limit, shift)

@@ -1,0 +1,130 @@
+"""Exact densities by formula: the drift diffusion model with constant or linearly collapsing bounds.
+
+With bounds +-b(t), b = a - k t, the density for drift v is the driftless density of the fixed interval
+(-1, 1) at the time s = t / (a b), times factors for width, collapse and drift (a Doob transform of the Wiener
+process). For y0 = 2z - 1 and the bound c = +-1
+
+    log f(t, c) = log f1(s; z, c) - 2 log b + log(b / a) / 2
+                  + v (c b - a y0) - v^2 t / 2 + k (b - a y0^2) / 2
+
+and k = 0 is the plain drift diffusion model.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from lanline.engines.series import log_density
+from lanline.engines.tables import Table, make_table
+from lanline.models import Model
+
+N_NODES = 128
+# Nodes run from where log f is this far below its peak at the nearer bound to where as much has decayed.
+DEPTH = 24.0
+
+
+def covers(model: Model) -> bool:
+    """Whether this engine has the density of ``model``."""
+    return (
+        model.simulator in ("ddm_flexbound", "ddm")
+        and model.drift is None
+        and model.boundary in ("constant", "angle")
+        and set(model.params) <= {"v", "a", "z", "t", "theta", "deadline"}
+    )
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """Densities of B thetas; see `lanline.engines.Densities`.
+
+    Attributes:
+        shape: (B, 4) drift v, half-width a at time 0, collapse k per second, relative start y0 in (-1, 1).
+        table: tabulated densities, for sampling and probabilities only.
+    """
+
+    shape: np.ndarray
+    table: Table
+
+    def sample(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        return self.table.sample(n, rng)
+
+    def log_density(self, rt: np.ndarray, choice: np.ndarray) -> np.ndarray:
+        return _rows(rt, choice, self.table.onset, self.table.limit, self.shape)
+
+    def choice_probability(self) -> np.ndarray:
+        return self.table.choice_probability()
+
+    def omission_probability(self) -> np.ndarray:
+        return self.table.omission_probability()
+
+
+def densities(model: Model, theta: np.ndarray, limit: np.ndarray, shift: float) -> ClosedForm:
+    """Exact densities at each row of ``theta``.
+
+    Args:
+        model: one that this engine covers.
+        theta: (B, P) parameters in the order of ``model.params``.
+        limit: (B,) largest response time, seconds.
+        shift: distance by which the bounds are moved outwards; the start point stays where it is.
+    """
+    column = {name: np.ascontiguousarray(theta[:, i], dtype=float) for i, name in enumerate(model.params)}
+    half_width = column["a"] + shift
+    collapse = np.tan(column["theta"]) if model.boundary == "angle" else np.zeros(len(theta))
+    start = (2 * column["z"] - 1) * column["a"] / half_width
+    shape = np.stack([column["v"], half_width, collapse, start], axis=1)
+    decision_limit = limit - column["t"]
+    log_time, log_f = _tabulate(shape, decision_limit, N_NODES)
+    return ClosedForm(shape, make_table(column["t"], decision_limit, log_time, log_f, model.choices))
+
+
+@njit(cache=True)
+def _log_f(t, c, v, a, k, y0):
+    b = a - k * t
+    if t <= 0.0 or b <= 0.0:
+        return -math.inf
+    return (
+        log_density(t / (a * b), 1.0 - c * y0)
+        - 1.5 * math.log(b)
+        - 0.5 * math.log(a)
+        + v * (c * b - a * y0)
+        - 0.5 * v * v * t
+        + 0.5 * k * (b - a * y0 * y0)
+    )
+
+
+@njit(cache=True, nogil=True)
+def _tabulate(shape, limit, n):
+    """Nodes that are geometric in the transformed time s, and both log-densities there."""
+    n_theta = len(shape)
+    log_time = np.empty((n_theta, n))
+    log_f = np.empty((n_theta, 2, n))
+    for i in range(n_theta):
+        v, a, k, y0 = shape[i]
+        last = DEPTH * 8 / (math.pi * math.pi)
+        end = max(limit[i], 1e-9)  # a limit before the onset leaves no density at all
+        if a - k * end > 0.0:
+            last = min(last, end / (a * (a - k * end)))
+        first = min((1 - abs(y0)) ** 2 / (2 * DEPTH), 0.5 * last)
+        ratio = math.log(last / first) / (n - 1)
+        for j in range(n):
+            s = first * math.exp(ratio * j)
+            t = s * a * a / (1 + s * a * k)
+            log_time[i, j] = math.log(t)
+            log_f[i, 0, j] = _log_f(t, -1.0, v, a, k, y0)
+            log_f[i, 1, j] = _log_f(t, 1.0, v, a, k, y0)
+    return log_time, log_f
+
+
+@njit(cache=True, nogil=True)
+def _rows(rt, choice, onset, limit, shape):
+    out = np.empty(rt.shape)
+    for i in range(rt.shape[0]):
+        v, a, k, y0 = shape[i]
+        for j in range(rt.shape[1]):
+            t = rt[i, j] - onset[i]
+            out[i, j] = _log_f(t, choice[i, j], v, a, k, y0) if t < limit[i] else -math.inf
+    return out

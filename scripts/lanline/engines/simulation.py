@@ -1,0 +1,257 @@
+"""Labels from simulated trials: ssm-simulators' own simulators and a kernel density estimate.
+
+This engine has every model of the registry. Its labels carry the sampling noise of `n_trajectories` trials
+and the smoothing of the estimate. What they are labels of depends on the target:
+
+- ``euler``: the process that the simulator really runs, with its step delta_t.
+- ``continuous``: the process in continuous time. A walk with step delta_t overshoots its bounds by 0.5826
+  sqrt(delta_t) on average, as if they lay that much further out (Siegmund 1979; Broadie, Glasserman & Kou
+  1997). So the simulator is given bounds that lie that much further in, which takes the error from order
+  sqrt(delta_t) to order delta_t. A floor that particles are clamped to reflects too early by as much and is
+  corrected in the same way.
+
+Simulated trials that reach the time limit are omissions. They count in the denominator, so the densities of
+all choices together have the mass 1 - P(omission), and are never part of the estimate. ssm-simulators itself
+reports them in two ways (as -999 with a deadline, as responses just after max_t without); here every
+simulation runs with a deadline.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lanline.engines import kde
+from lanline.errors import UserError
+from lanline.models import DEADLINE_SUFFIX, Model
+
+# -zeta(1/2) / sqrt(2 pi): mean overshoot of a Gaussian random walk with unit variance.
+OVERSHOOT = 0.5825971579390107
+# The simulators write one step past the time limit. Room for it keeps that write inside their arrays.
+SPARE_STEPS = 20
+
+# Simulators whose particles have unit Gaussian noise until they reach the boundary function.
+_BOUNDED = {
+    "ddm",
+    "ddm_flexbound",
+    "ddm_flex",
+    "ddm_flex_leak",
+    "ddm_flex_leak2",
+    "ddm_sdv",
+    "full_ddm",
+    "full_ddm_rv",
+    "ornstein_uhlenbeck",
+    "ddm_flexbound_par2",
+    "ddm_flexbound_seq2",
+    "ddm_flexbound_mic2_ornstein",
+}
+# Models of those simulators whose noise is not always of unit size.
+_OTHER_NOISE = "_no_lowdim_noise"
+_FLOORED = {"race_model", "lca"}  # the same, with particles clamped at 0
+_BOUND_PARAMETER = {
+    "racing_diffusion_model": "b"
+}  # the bound is a parameter, the start lies in absolute units
+_EXACT = {"lba_vanilla", "lba_angle", "poisson_race", "rlwm_lba_race", "rlwm_lba_pw_v1"}  # no steps in time
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """Kernel density estimates for B thetas; see `lanline.engines.Densities`.
+
+    Attributes:
+        rt: (B, n) simulated response times, seconds; nan for omissions.
+        choice: (B, n) simulated choices; nan for omissions.
+        limit: (B,) time limit of a response.
+        choices: the values of the choices.
+        max_t: the workflow's time limit, for choices that no trial made.
+        estimates: (B, C) one estimate per theta and choice, None where no trial made it.
+    """
+
+    rt: np.ndarray
+    choice: np.ndarray
+    limit: np.ndarray
+    choices: tuple[int, ...]
+    max_t: float
+    estimates: list[list[kde.LogRtDensity | None]]
+
+    def choice_probability(self) -> np.ndarray:
+        return np.stack([(self.choice == value).mean(axis=1) for value in self.choices], axis=1)
+
+    def omission_probability(self) -> np.ndarray:
+        return np.isnan(self.rt).mean(axis=1)
+
+    def sample(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Draws from the estimate: a simulated response, moved by a draw from its kernel."""
+        n_theta = len(self.rt)
+        rt, choice = np.full((2, n_theta, n), np.nan)
+        uniform, noise = rng.random((n_theta, n)), rng.standard_normal((n_theta, n))
+        for b in range(n_theta):
+            responses = np.flatnonzero(~np.isnan(self.rt[b]))
+            if len(responses) == 0:
+                continue
+            drawn = responses[(uniform[b] * len(responses)).astype(int)]
+            choice[b] = self.choice[b, drawn]
+            bandwidth = np.array([estimate.bandwidth if estimate else 0.0 for estimate in self.estimates[b]])
+            moved = self.rt[b, drawn] * np.exp(bandwidth[self._index(choice[b])] * noise[b])
+            # A kernel may reach past the time limit, where there are no responses.
+            rt[b] = np.where(moved < self.limit[b], moved, self.rt[b, drawn])
+        return rt, choice
+
+    def log_density(self, rt: np.ndarray, choice: np.ndarray) -> np.ndarray:
+        """Log of the estimate. A choice that no trial made has the density 1 / (trials * max_t), as in
+        LogKDE."""
+        out = np.full(rt.shape, -np.inf)
+        index = self._index(choice)
+        inside = (rt > 0) & (rt < self.limit[:, None])
+        n_trials = self.rt.shape[1]
+        for b, c in np.ndindex(len(rt), len(self.choices)):
+            rows = inside[b] & (index[b] == c)
+            estimate = self.estimates[b][c]
+            if estimate is None:
+                out[b, rows] = -math.log(n_trials * self.max_t)
+            else:
+                share = np.count_nonzero(self.choice[b] == self.choices[c]) / n_trials
+                out[b, rows] = estimate.log_density(rt[b, rows]) + math.log(share)
+        return out
+
+    def _index(self, choice: np.ndarray) -> np.ndarray:
+        return np.searchsorted(np.asarray(self.choices), choice)
+
+
+def densities(
+    model: Model,
+    theta: np.ndarray,
+    limit: np.ndarray,
+    target: str,
+    delta_t: float,
+    n_trajectories: int,
+    max_t: float,
+    rng: np.random.Generator,
+) -> Simulated:
+    """Estimated densities at each row of ``theta``.
+
+    Args:
+        model: any model of the registry.
+        theta: (B, P) parameters in the order of ``model.params``.
+        limit: (B,) largest response time, seconds.
+        target: ``continuous`` or ``euler``, see above.
+        delta_t: step of the simulator, seconds.
+        n_trajectories: simulated trials per theta.
+        max_t: the workflow's time limit, seconds.
+        rng: source of the simulator's seed.
+
+    Raises:
+        UserError: the target is ``continuous`` and no correction is known for this model's noise.
+    """
+    rt, choice = simulate(model, theta, limit, target, delta_t, n_trajectories, int(rng.integers(2**31)))
+    estimates = [
+        [kde.fit(rt[b, chosen]) if (chosen := choice[b] == value).any() else None for value in model.choices]
+        for b in range(len(theta))
+    ]
+    return Simulated(rt, choice, limit, model.choices, max_t, estimates)
+
+
+def check_target(model: Model, target: str) -> None:
+    """Raise UserError where the simulation engine cannot give labels for ``target``."""
+    corrected = model.simulator in _BOUNDED | _FLOORED | _EXACT or model.simulator in _BOUND_PARAMETER
+    if target == "continuous" and (not corrected or _OTHER_NOISE in model.name):
+        raise UserError(
+            f"data.target: {model.name} has simulated labels only, and no correction for the time step is "
+            f"known for the noise of its simulator {model.simulator}. Set data.target: euler for labels of the "
+            f"process with the step data.delta_t."
+        )
+
+
+def simulate(
+    model: Model,
+    theta: np.ndarray,
+    limit: np.ndarray,
+    target: str,
+    delta_t: float,
+    n_trajectories: int,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Simulate ``n_trajectories`` trials at each row of ``theta``; arguments as in `densities`.
+
+    Not thread-safe: ssm-simulators keeps its random state in module variables.
+
+    Returns:
+        Response times and choices, (B, n_trajectories) each, nan for omissions.
+    """
+    from ssms.basic_simulators.simulator_class import Simulator
+
+    check_target(model, target)
+    column = {name: theta[:, i].astype(np.float32) for i, name in enumerate(model.params)}
+    overrides = {}
+    if target == "continuous":
+        overrides = _correct_for_steps(model, column, delta_t)
+    # Walks that run out of time end after the limit, never on it, and are cut off below.
+    column["deadline"] = (limit + 2 * delta_t).astype(np.float32)
+    simulator = Simulator(model.name.removesuffix(DEADLINE_SUFFIX) + DEADLINE_SUFFIX, **overrides)
+    with _numpy_seed(seed):
+        done = simulator.simulate(
+            column,
+            n_samples=n_trajectories,
+            delta_t=delta_t,
+            max_t=float(limit.max()) + SPARE_STEPS * delta_t,
+            random_state=seed,
+            return_option="minimal",
+        )
+    rt = done["rts"].reshape(n_trajectories, len(theta)).T.astype(np.float64)
+    choice = done["choices"].reshape(n_trajectories, len(theta)).T.astype(np.float64)
+    # A walk that stops exactly on its start point has the sign 0 in two-choice models: no response either.
+    omitted = (rt <= 0) | (rt >= limit[:, None]) | ~np.isin(choice, model.choices)
+    return np.where(omitted, np.nan, rt), np.where(omitted, np.nan, choice)
+
+
+def _correct_for_steps(model: Model, column: dict[str, np.ndarray], delta_t: float) -> dict[str, Any]:
+    """Move bounds and floor inwards by the mean overshoot of a step, start points staying where they are.
+
+    Changes ``column`` in place and gives the overrides for the simulator's configuration.
+    """
+    from ssms.config import get_boundary_registry
+
+    if model.simulator in _EXACT:
+        return {}
+    overshoot = OVERSHOOT * math.sqrt(delta_t)
+    if model.simulator in _BOUND_PARAMETER:
+        column[_BOUND_PARAMETER[model.simulator]] -= np.float32(overshoot)
+        # This simulator reports the start of the step in which a particle arrives, all others its end.
+        column["t"] += np.float32(delta_t)
+        return {}
+    inwards = overshoot
+    if model.simulator in _FLOORED:
+        # The floor cannot be moved up, so everything else is moved down by as much: bound, start points, and,
+        # where the drift depends on the position (lca), the drift.
+        inwards = 2 * overshoot
+        for name in column:
+            if name[0] == "z":
+                column[name] = np.maximum(column[name] - np.float32(overshoot) / column["a"], 0)
+            elif name[0] == "v" and model.simulator == "lca":
+                pull = column["g"] + (model.n_particles - 1) * column["b"]
+                column[name] = column[name] - np.float32(overshoot) * pull
+    registered = get_boundary_registry().get(model.boundary)
+
+    def boundary(t: np.ndarray, **params: float) -> np.ndarray:
+        bound = registered["fun"](t=t, **params)
+        # The first value only places the start point.
+        bound[1:] -= inwards
+        return bound
+
+    return {"boundary": boundary, "boundary_params": registered["params"]}
+
+
+@contextmanager
+def _numpy_seed(seed: int) -> Iterator[None]:
+    """Seed numpy's global generator, which a few of ssm-simulators' models draw from, and put it back."""
+    state = np.random.get_state()
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)

@@ -1,0 +1,138 @@
+"""A run in a few lines: which networks there are, how good they are, and how to see more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lanline.errors import UserError
+from lanline.networks.artifacts import read_history
+from lanline.sidecars import Run
+
+
+@dataclass(frozen=True)
+class NetworkSummary:
+    """One network of a run.
+
+    Attributes:
+        name: of the training run.
+        framework: torch or jax.
+        mae: mean absolute error in log-likelihood, nats.
+        abs_error_p99: 99 % quantile of the same.
+        mass: 5 % and 95 % quantile of the total probability over thetas.
+        reference: what the errors are from: exact or simulation.
+        passed: whether it passed the gate.
+        failed: metrics of the gate's criteria that it does not keep.
+        training_seconds: time of its training steps.
+        onnx: the file that HSSM loads.
+        run_id: its MLflow run, or None.
+    """
+
+    name: str
+    framework: str
+    mae: float
+    abs_error_p99: float
+    mass: tuple[float, float]
+    reference: str
+    passed: bool
+    failed: tuple[str, ...]
+    training_seconds: float
+    onnx: str
+    run_id: str | None
+
+
+COLUMNS = ("network", "framework", "MAE", "p99", "mass 5-95 %", "gate", "training", "file")
+
+
+def read_summaries(runs: Sequence[Path], metrics: Sequence[Path]) -> list[NetworkSummary]:
+    """Summaries of the networks of a run, the best first within each model.
+
+    Args:
+        runs: run sidecars, each in its network's folder beside model.onnx and history.csv.
+        metrics: metrics.json of each network's evaluation, in the same order.
+
+    Raises:
+        UserError: a file is missing, or is not what it should be.
+    """
+    found = []
+    for run_path, metrics_path in zip(runs, metrics, strict=True):
+        run = Run.read(run_path)
+        values = _read_metrics(metrics_path)
+        failed = tuple(c["metric"] for c in values["gate"]["criteria"] if not c["passed"])
+        summary = NetworkSummary(
+            name=run.name,
+            framework=run.framework,
+            mae=values["mae"],
+            abs_error_p99=values["abs_error_p99"],
+            mass=(values["mass_q05"], values["mass_q95"]),
+            reference=values["reference"],
+            passed=values["gate"]["passed"],
+            failed=failed,
+            training_seconds=sum(epoch["seconds"] for epoch in read_history(run_path.with_name("history.csv"))),
+            onnx=run_path.with_name("model.onnx").as_posix(),
+            run_id=run.run_id,
+        )
+        found.append((run.model, summary.mae, summary))
+    return [summary for *_, summary in sorted(found, key=lambda entry: entry[:2])]
+
+
+def as_text(summaries: Sequence[NetworkSummary], report: Path) -> str:
+    """For the terminal: an aligned table and what to do next.
+
+    Args:
+        summaries: from `read_summaries`.
+        report: folder with the run's metrics and figures.
+    """
+    rows = [COLUMNS, *(_cells(summary) for summary in summaries)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    rule = "-" * max(map(len, lines))
+    return "\n".join([lines[0], rule, *lines[1:], rule, *_next_steps(summaries, report)])
+
+
+def as_markdown(summaries: Sequence[NetworkSummary], report: Path) -> str:
+    """The same as a Markdown page."""
+    lines = [f"| {' | '.join(row)} |" for row in (COLUMNS, *(_cells(summary) for summary in summaries))]
+    rule = "|" + " --- |" * len(COLUMNS)
+    steps = [f"- {step}" for step in _next_steps(summaries, report)]
+    return "\n".join(["# Networks", "", lines[0], rule, *lines[1:], "", *steps, ""])
+
+
+def as_json(summaries: Sequence[NetworkSummary]) -> dict[str, Any]:
+    """The same as plain JSON."""
+    return {"passed": all(s.passed for s in summaries), "networks": [asdict(summary) for summary in summaries]}
+
+
+def _cells(summary: NetworkSummary) -> tuple[str, ...]:
+    low, high = summary.mass
+    return (
+        summary.name,
+        summary.framework,
+        f"{summary.mae:.4f}",
+        f"{summary.abs_error_p99:.3f}",
+        f"{low:.3f}-{high:.3f}",
+        "passed" if summary.passed else f"FAILED: {', '.join(summary.failed)}",
+        f"{summary.training_seconds:.0f} s",
+        summary.onnx,
+    )
+
+
+def _next_steps(summaries: Sequence[NetworkSummary], report: Path) -> list[str]:
+    kinds = " and ".join(sorted({summary.reference for summary in summaries}))
+    steps = [f"MAE and p99: absolute error in log-likelihood (nats), reference: {kinds}"]
+    steps.append(f"metrics and figures: {report.as_posix()}/   as one page: make report")
+    if any(summary.run_id for summary in summaries):
+        steps.append("MLflow: make mlflow-ui")
+    return steps
+
+
+def _read_metrics(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not JSON: {error}") from None

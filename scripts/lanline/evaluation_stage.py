@@ -1,0 +1,54 @@
+"""Evaluating one network: what the rule calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from lanline.config import Config
+from lanline.data_stages import store_of
+from lanline.evaluation.exported import open_network
+from lanline.evaluation.figures import density_figure, error_figure, write_figure
+from lanline.evaluation.gate import check_gate, evaluation_record
+from lanline.evaluation.metrics import input_rows, judge
+from lanline.evaluation.reference import make_reference
+from lanline.files import write_json, write_text
+from lanline.logs import say
+from lanline.paths import Paths
+from lanline.sidecars import Run
+from lanline.tracking.amend import amend_run
+from lanline.tracking.store import redact
+
+COMPARED_ROWS = 1000
+
+
+def evaluate_network(config: Config, run: Run, onnx: Path, threads: int) -> None:
+    """Judge an exported network; write its evaluation report and add it to the training's run.
+
+    Args:
+        config: the run's configuration.
+        run: sidecar of the training.
+        onnx: the network's file.
+        threads: cores to use.
+    """
+    paths = Paths(config.name)
+    report = paths.evaluation_report(run.name)
+    reference = make_reference(config.model(run.model), config.data, config.evaluation)
+    trials = reference.trials
+    sample = input_rows(trials.theta[trials.index], trials.rt, trials.choice)[:COMPARED_ROWS]
+    judged = judge(open_network(onnx, sample, threads), reference)
+    verdict = check_gate(judged.metrics, config.evaluation.gate)
+    write_text(
+        report / "config.yaml", redact(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    )
+    write_json(report / "metrics.json", evaluation_record(judged.metrics, verdict))
+    write_figure(density_figure(judged, run.name), report / "figures" / "densities.png")
+    write_figure(error_figure(judged, run.name), report / "figures" / "errors.png")
+    with amend_run(paths.training_report(run.name), store_of(config)) as tracked:
+        tracked.log_metrics({f"evaluation.{name}": value for name, value in judged.metrics.numbers().items()})
+        tracked.set_tags(
+            {"gate": "passed" if verdict.passed else "failed", "reference": judged.metrics.reference}
+        )
+        tracked.log_artifact(report, "evaluation")
+    say(f"{run.name}: MAE {judged.metrics.mae:.4f} over {judged.metrics.trials:,} trials\n{verdict}")

@@ -1,0 +1,119 @@
+"""What a network is: its inputs, layers and output, and its forward pass in numpy.
+
+Weights are float32 arrays by name: ``layer_0.weight`` (out, in), ``layer_0.bias`` (out,), and so on; the last
+layer is the output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import erf, expit
+
+from lanline.config import Network
+from lanline.models import Model
+
+Weights = dict[str, np.ndarray]
+
+ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "tanh": np.tanh,
+    "relu": lambda z: np.maximum(z, 0),
+    "sigmoid": expit,
+    "softplus": lambda z: np.logaddexp(z, 0),
+    "gelu": lambda z: z * (0.5 + 0.5 * erf(z / np.sqrt(2))),
+    "elu": lambda z: np.where(z > 0, z, np.expm1(np.minimum(z, 0))),
+}
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A fully connected network with one output.
+
+    Attributes:
+        network_type: lan (the output is the log-likelihood of rt and choice).
+        model: name of the model.
+        params: the model's parameters, in the order of the first input columns.
+        inputs: names of all input columns.
+        layers: units of each layer after the inputs; the last one is the output, 1.
+        activations: one for each layer but the last.
+    """
+
+    network_type: str
+    model: str
+    params: tuple[str, ...]
+    inputs: tuple[str, ...]
+    layers: tuple[int, ...]
+    activations: tuple[str, ...]
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """(out, in) of each layer's weight matrix."""
+        return list(zip(self.layers, (len(self.inputs), *self.layers[:-1]), strict=True))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> NetworkSpec:
+        return cls(
+            **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        )
+
+
+def make_spec(network: Network, model: Model) -> NetworkSpec:
+    """The specification of ``network`` for ``model``."""
+    return NetworkSpec(
+        network_type=network.network_type,
+        model=model.name,
+        params=model.params,
+        inputs=(*model.params, "rt", "choice"),
+        layers=(*network.hidden_layers, 1),
+        activations=tuple(network.activations),
+    )
+
+
+def weight_name(layer: int) -> str:
+    return f"layer_{layer}.weight"
+
+
+def bias_name(layer: int) -> str:
+    return f"layer_{layer}.bias"
+
+
+def forward(spec: NetworkSpec, weights: Weights, x: np.ndarray) -> np.ndarray:
+    """Outputs (n,) of the network for inputs ``x`` (n, D), in the precision of ``x``."""
+    for layer in range(len(spec.layers)):
+        x = x @ weights[weight_name(layer)].T.astype(x.dtype) + weights[bias_name(layer)].astype(x.dtype)
+        if layer < len(spec.activations):
+            x = ACTIVATIONS[spec.activations[layer]](x)
+    return x[:, 0]
+
+
+@dataclass(frozen=True)
+class Standardisation:
+    """Column means and scales (D,) in float64: training sees (x - mean) / scale."""
+
+    mean: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def of(cls, x: np.ndarray) -> Standardisation:
+        """Mean and standard deviation of the columns of ``x`` (n, D); a constant column keeps the scale 1."""
+        mean = x.mean(axis=0, dtype=np.float64)
+        scale = x.std(axis=0, dtype=np.float64)
+        return cls(mean, np.where(scale > 0, scale, 1.0))
+
+    def apply(self, x: np.ndarray) -> np.ndarray:
+        """Standardised float32 copy of ``x`` (n, D)."""
+        return (x - self.mean.astype(np.float32)) / self.scale.astype(np.float32)
+
+    def fold(self, weights: Weights) -> Weights:
+        """Weights that give for raw inputs what ``weights`` give for standardised ones."""
+        first = weights[weight_name(0)].astype(np.float64) / self.scale
+        shift = weights[bias_name(0)] - first @ self.mean
+        return {**weights, weight_name(0): first.astype(np.float32), bias_name(0): shift.astype(np.float32)}

@@ -1,0 +1,102 @@
+"""Where every file of a run lies. Rules and commands ask here; nothing else builds such a path.
+
+Arguments may be Snakemake wildcards: ``paths.shard("{model}", "{shard}")``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The files of the run called ``name``, relative to the working directory."""
+
+    name: str
+
+    @property
+    def results(self) -> Path:
+        return Path("results") / self.name
+
+    @property
+    def reports(self) -> Path:
+        return Path("reports") / self.name
+
+    # --- one model -----------------------------------------------------------------------------------------------
+    def experiments(self, model: str) -> Path:
+        """Sidecar with the MLflow experiments of a model."""
+        return self.results / model / "experiments.json"
+
+    def data_folder(self, model: str) -> Path:
+        return self.results / model / "data"
+
+    def shard(self, model: str, shard: str) -> Path:
+        return self.data_folder(model) / f"shard-{shard}.safetensors"
+
+    def shard_record(self, model: str, shard: str) -> Path:
+        return self.data_folder(model) / f"shard-{shard}.json"
+
+    def inventory(self, model: str) -> Path:
+        """List of the data set's files as MLflow holds it too; the field's name for it."""
+        return self.results / model / "generated_files_inventory.json"
+
+    def dataset(self, model: str) -> Path:
+        """Sidecar of the data set."""
+        return self.results / model / "dataset.json"
+
+    def validation(self, model: str) -> Path:
+        return self.results / model / "validation.json"
+
+    def data_report(self, model: str) -> Path:
+        """Folder with the record of the data set's run."""
+        return self.reports / f"{model}-data"
+
+    # --- one network ---------------------------------------------------------------------------------------------
+    def network_folder(self, run: str) -> Path:
+        """Artifacts of one training; ``run`` is made by :func:`run_name`."""
+        return self.results / "networks" / run
+
+    def onnx(self, run: str) -> Path:
+        return self.network_folder(run) / "model.onnx"
+
+    def history(self, run: str) -> Path:
+        """Losses of each epoch."""
+        return self.network_folder(run) / "history.csv"
+
+    def run(self, run: str) -> Path:
+        """Sidecar of a training run."""
+        return self.network_folder(run) / "run.json"
+
+    def checkpoint(self, run: str) -> Path:
+        """State of a training in progress; not an output of its rule, so that it outlives a failed job."""
+        return self.results / "checkpoints" / f"{run}.safetensors"
+
+    def training_report(self, run: str) -> Path:
+        """Folder with config.yaml, metrics.json and figures/ of a training."""
+        return self.reports / run / "training"
+
+    def evaluation_report(self, run: str) -> Path:
+        """Folder with config.yaml, metrics.json and figures/ of an evaluation."""
+        return self.reports / run / "evaluation"
+
+    # --- the whole run -------------------------------------------------------------------------------------------
+    @property
+    def summary(self) -> Path:
+        return self.reports / "summary.md"
+
+    def log(self, rule: str, job: str) -> Path:
+        return Path("logs") / self.name / rule / f"{job}.log"
+
+    def benchmark(self, rule: str, job: str) -> Path:
+        return Path("logs") / self.name / rule / f"{job}.benchmark.tsv"
+
+
+def shard_label(index: int) -> str:
+    """The five digits by which a shard's files are named."""
+    return f"{index:05d}"
+
+
+def run_name(model: str, network: str, framework: str, seed: int | str) -> str:
+    """Name of one training in file names and in MLflow: ``ddm-lan-torch-s1``."""
+    return f"{model}-{network}-{framework}-s{seed}"

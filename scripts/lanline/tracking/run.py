@@ -1,0 +1,395 @@
+"""One tracked run: a training, an evaluation, the making of a data set.
+
+    with open_run(folder, "ddm-lan-torch-s1", "ddm-training", store=resolve_store(), params={...}) as run:
+        run.log_metrics({"loss": 0.1}, step=1)
+
+The record goes to the journal in ``folder`` first and is complete there; MLflow gets it through
+`lanline.tracking.mirror`, beside the run (``follow=True``, for long ones) or at its end.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from lanline.errors import UserError
+from lanline.files import sha256_file, sha256_json
+from lanline.logs import say
+from lanline.tracking.journal import (
+    DIED,
+    FOLDER,
+    FORMAT_VERSION,
+    Event,
+    Journal,
+    encode_number,
+    is_alive,
+    journals,
+    new_key,
+    now,
+    read_events,
+    summary,
+)
+from lanline.tracking.mirror import KEY_TAG, Position, mirror, position_file, read_position
+from lanline.tracking.origin import job_tags, standard_tags
+from lanline.tracking.store import (
+    MLFLOW_MISSING,
+    Store,
+    StoreUnavailable,
+    ask,
+    connect,
+    mlflow_installed,
+    redact,
+)
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run as MlflowRun
+
+DIGEST_LENGTH = 36  # MLflow's limit
+WAIT_FOR_MIRROR = 60.0
+_NAME = re.compile(r"[\w\-. :/]{1,250}")
+
+
+class Run:
+    """A run that is being recorded; made by `open_run`, used in a ``with`` block.
+
+    Attributes:
+        key: unique name of the run, also its tag ``lanline.key`` in MLflow.
+        journal: path of its journal.
+        resumed: whether it goes on with a run that had not finished.
+    """
+
+    def __init__(
+        self,
+        journal: Path,
+        store: Store | None,
+        follow: bool,
+        start: dict[str, Any] | None = None,
+        params: dict[str, str] | None = None,
+    ) -> None:
+        self.journal, self.key, self.resumed = journal, journal.stem, start is None
+        self._store, self._follow, self._start, self._start_params = store, follow, start, params or {}
+        self._params: dict[str, str] = {}
+        self._seen: dict[tuple[str, int], float | str] = {}
+        self._mirror: subprocess.Popen | None = None
+        self._old_handler: Any = None
+
+    @property
+    def run_id(self) -> str | None:
+        """The MLflow run, or None as long as MLflow has not been reached (or tracking is off)."""
+        return read_position(self.journal).run_id
+
+    @property
+    def last_step(self) -> int:
+        """The highest step of any metric so far; 0 before the first."""
+        return max((step for _, step in self._seen), default=0)
+
+    @property
+    def experiment_id(self) -> str | None:
+        return read_position(self.journal).experiment_id
+
+    # --- what is recorded ---------------------------------------------------------------------------------
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Record settings; a value that was recorded does not change.
+
+        Raises:
+            UserError: a name that MLflow does not allow, or another value for a recorded name.
+        """
+        texts = {_checked(name): str(value) for name, value in params.items()}
+        for name, text in texts.items():
+            if self._params.get(name, text) != text:
+                raise UserError(
+                    f"param {name} of run {self.key} is {self._params[name]}; it cannot become {text}"
+                )
+        if new := {name: text for name, text in texts.items() if name not in self._params}:
+            self._params |= new
+            self._writer.append("params", params=new)
+
+    def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Record numbers at a step (epoch). The same value again at the same step is not doubled."""
+        numbers = {_checked(name): encode_number(value) for name, value in values.items()}
+        new = {name: number for name, number in numbers.items() if self._seen.get((name, step)) != number}
+        if new:
+            self._seen |= {(name, step): number for name, number in new.items()}
+            self._writer.append("metrics", time=now(), step=step, metrics=new)
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        self._writer.append("tags", tags={_checked(name): str(value) for name, value in tags.items()})
+
+    def link(self, links: Mapping[str, str]) -> None:
+        """Record tags whose values are ids that MLflow may only give later.
+
+        Args:
+            links: tag name to ``run:<key>`` or ``experiment:<name>``.
+        """
+        self._writer.append("links", links=dict(links))
+
+    def log_dataset(
+        self,
+        name: str,
+        digest: str,
+        source: str,
+        context: str,
+        tags: Mapping[str, str] | None = None,
+        profile: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Record a data set that the run reads.
+
+        Args:
+            name: name of the data set.
+            digest: hash of its content; MLflow takes 36 characters of it, the whole becomes the tag
+                ``digest``.
+            source: folder or URI.
+            context: what it is for: training, validation, evaluation.
+            tags: more tags of the input.
+            profile: counts to show, e.g. {"rows": 6_000_000}.
+        """
+        self._writer.append(
+            "dataset",
+            name=name,
+            digest=digest[:DIGEST_LENGTH],
+            source=source,
+            context=context,
+            tags={"digest": digest, **(tags or {})},
+            profile=dict(profile or {}),
+        )
+
+    def log_artifact(self, path: Path, folder: str = "") -> None:
+        """Record a file, or every file below a folder; MLflow gets a copy under ``folder``.
+
+        The file itself stays where it is: the journal keeps its place and sha256.
+        """
+        path = Path(path)
+        if path.is_dir():
+            for child in sorted(child for child in path.rglob("*") if child.is_file()):
+                below = child.parent.relative_to(path).as_posix()
+                self.log_artifact(child, "/".join(part for part in (folder, below) if part not in ("", ".")))
+            return
+        place = Path(os.path.relpath(path, self.journal.parent)).as_posix()
+        size, digest = path.stat().st_size, sha256_file(path)
+        self._writer.append("artifact", path=place, folder=folder, bytes=size, sha256=digest)
+
+    # --- its life -----------------------------------------------------------------------------------------
+    def __enter__(self) -> Run:
+        events = self._open_journal()
+        if self._start:
+            self._writer.append("start", **self._start)
+            self.log_params(self._start_params)
+        else:
+            self._resume(events)
+        if threading.current_thread() is threading.main_thread():
+            self._old_handler = signal.signal(signal.SIGTERM, _terminate)
+        if self._store and not mlflow_installed():
+            say(f"{MLFLOW_MISSING}: this run is recorded in {self.journal.parent.parent} only")
+        elif self._store and self._follow:
+            self._mirror = self._start_mirror()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        status, reason = _ending(error)
+        if self._old_handler is not None:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second SIGTERM must not tear the end
+        self._writer.append("end", status=status, reason=redact(reason), time=now())
+        self._writer.close()
+        if self._store:
+            self._bring_over()
+        if self._old_handler is not None:
+            signal.signal(signal.SIGTERM, self._old_handler)
+
+    def _open_journal(self) -> list[Event]:
+        """Open the journal for appending. Gives what is in it already, and remembers what need not be
+        repeated."""
+        try:
+            self._writer = Journal(self.journal)
+        except BlockingIOError:
+            raise UserError(
+                f"{self.journal} is being written by another process: wait for it, or end it"
+            ) from None
+        events = [event for event, _ in read_events(self.journal)]
+        for event in events:
+            if event["event"] == "params":
+                self._params |= event["params"]
+            elif event["event"] == "metrics":
+                self._seen |= {(name, event["step"]): number for name, number in event["metrics"].items()}
+        return events
+
+    def _resume(self, events: list[Event]) -> None:
+        last = [event for event in events if event["event"] in ("start", "resume", "end")][-1]
+        ended = f"{last['status']}: {last.get('reason')}" if last["event"] == "end" else DIED
+        times = 1 + sum(event["event"] == "resume" for event in events)
+        self._writer.append("resume", time=now(), after=ended, times=times, host=socket.gethostname())
+        self._writer.append("tags", tags=job_tags())
+        say(f"goes on with run {self.key}, which had ended: {ended}")
+
+    def _start_mirror(self) -> subprocess.Popen:
+        command = [
+            sys.executable,
+            "-m",
+            "lanline.tracking.spool",
+            str(self.journal),
+            "--follow",
+            str(os.getpid()),
+        ]
+        # The URI goes through the environment: a command line is there for everyone to read.
+        environment = {**os.environ, "MLFLOW_TRACKING_URI": self._store.uri}
+        if self._store.artifact_location:
+            environment["MLFLOW_ARTIFACT_LOCATION"] = self._store.artifact_location
+        with self.journal.with_suffix(".mirror.log").open("a") as log:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+
+    def _bring_over(self) -> None:
+        try:
+            if self._mirror is not None:
+                self._mirror.wait(WAIT_FOR_MIRROR)
+            mirror(self.journal, self._store)
+        except (StoreUnavailable, subprocess.TimeoutExpired) as problem:
+            say(redact(str(problem)))
+            say(f"the whole record is in {self.journal}; `make mlflow-sync` brings it over")
+        except Exception:
+            # A bug or refusal on MLflow's side never takes the result of the run away.
+            print(redact(traceback.format_exc()), file=sys.stderr)
+            say(f"MLflow did not take the record {self.journal}; `make mlflow-sync` tries again")
+
+
+def open_run(
+    folder: Path,
+    name: str,
+    experiment: str,
+    *,
+    store: Store | None = None,
+    on_outage: str = "spool",
+    follow: bool = False,
+    resume: bool = True,
+    params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, Any] | None = None,
+    links: Mapping[str, str] | None = None,
+    description: str | None = None,
+    run_id: str | None = None,
+) -> Run:
+    """A run that records itself in ``folder``, to be used in a ``with`` block.
+
+    The run before it in the same folder is gone on with if it did not finish and had the same name,
+    experiment and params; else the new run takes its place (tags ``supersedes`` and, once it has finished,
+    ``superseded_by``).
+
+    Args:
+        folder: report folder of the run; the journal lies in its ``journal/``.
+        name: name to show in MLflow.
+        experiment: MLflow experiment.
+        store: from `resolve_store`; None leaves MLflow out.
+        on_outage: ``spool`` goes on without the store and keeps the record; ``fail`` raises before anything
+            is computed.
+        follow: bring the record to MLflow as it grows, by a process beside this one, instead of at the end.
+        resume: whether an unfinished run may be gone on with.
+        params: settings that determine the run.
+        tags: more tags.
+        links: as in `Run.link`, e.g. {"data_generation_run_id": "run:<key>", "mlflow.parentRunId":
+            "run:<key>"}.
+        description: text that MLflow shows at the top of the run (Markdown).
+        run_id: an existing MLflow run to go on with, which has not finished.
+
+    Raises:
+        StoreUnavailable: with ``on_outage="fail"`` or ``run_id``, if the store cannot be reached.
+        UserError: ``run_id`` is unknown, deleted, or has finished.
+    """
+    folder = Path(folder)
+    texts = {_checked(key): str(value) for key, value in (params or {}).items()}
+    identity = sha256_json({"name": name, "experiment": experiment, "params": texts})
+    client = connect(store) if store and (on_outage == "fail" or run_id) else None
+    adopted = _unfinished_run(client, store, run_id) if run_id else None
+    earlier = journals(folder)
+    previous = summary(earlier[-1]) if earlier else {}
+    shown = store.shown if store else None
+    if previous and resume and previous["status"] != "FINISHED" and not is_alive(earlier[-1]):
+        same = previous["identity"] == identity and previous["store"] == shown
+        if adopted.data.tags.get(KEY_TAG) == previous["key"] if adopted else same:
+            return Run(earlier[-1], store, follow)
+    key = new_key()
+    note = {"mlflow.note.content": description} if description else {}
+    start = {
+        "version": FORMAT_VERSION,
+        "key": key,
+        "name": name,
+        "experiment": experiment,
+        "store": shown,
+        "time": now(),
+        "identity": identity,
+        "supersedes": previous.get("key") if previous.get("store") == shown else None,
+        "links": dict(links or {}),
+        "tags": {
+            **standard_tags(),
+            **{_checked(tag): str(value) for tag, value in (tags or {}).items()},
+            **note,
+        },
+    }
+    journal = folder / FOLDER / f"{key}.jsonl"
+    if adopted:
+        position = Position(run_id=adopted.info.run_id, experiment_id=adopted.info.experiment_id)
+        position.write(position_file(journal))
+        start["adopts"] = adopted.info.status
+    return Run(journal, store, follow, start, texts)
+
+
+def _unfinished_run(client: MlflowClient, store: Store, run_id: str) -> MlflowRun:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = ask(store, client.get_run, run_id)
+    except MlflowException as error:
+        raise UserError(f"MLflow run {run_id} cannot be gone on with: {redact(str(error))}") from None
+    if run.info.lifecycle_stage == "deleted":
+        raise UserError(
+            f"MLflow run {run_id} was deleted: restore it in {store.shown}, or start without its id"
+        )
+    if run.info.status == "FINISHED":
+        raise UserError(
+            f"MLflow run {run_id} has finished, and is not written to again: start without its id"
+        )
+    return run
+
+
+class _Terminated(SystemExit):
+    """SIGTERM: `scancel`, SLURM's time limit, `kill`. Passes `except Exception` and exits as a shell
+    expects."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated(128 + signal.SIGTERM)
+
+
+def _ending(error: BaseException | None) -> tuple[str, str]:
+    """MLflow status and reason of a run that ended with ``error``."""
+    if isinstance(error, _Terminated):
+        return "KILLED", "SIGTERM (cancelled, or time limit reached)"
+    if isinstance(error, KeyboardInterrupt):
+        return "KILLED", "interrupted from the keyboard"
+    if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
+        return "FINISHED", ""
+    return "FAILED", f"{type(error).__name__}: {error}"
+
+
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise UserError(
+            f"{name!r} cannot name a param, metric or tag: at most 250 of letters, digits and _ - . : / space"
+        )
+    return name

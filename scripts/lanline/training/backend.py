@@ -1,0 +1,98 @@
+"""What a framework must offer to the training loop, and what the frameworks share.
+
+A backend holds a network and its optimizer. Everything that would have to be done twice (batches, rates,
+initial weights, metrics, checkpoints) is done outside, in numpy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Protocol
+
+import numpy as np
+
+from lanline.config import Framework, Training
+from lanline.errors import UserError
+from lanline.networks.specification import NetworkSpec, Weights, bias_name, weight_name
+
+ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON = 0.9, 0.999, 1e-8
+
+
+class Backend(Protocol):
+    """A network in training in one framework."""
+
+    def run_block(self, rows: np.ndarray, rates: np.ndarray) -> np.ndarray:
+        """Take one optimizer step for each batch.
+
+        Args:
+            rows: (k, b, D + 1) float32: k batches of b rows; standardised inputs, and the label in the last
+                column.
+            rates: (k,) learning rates.
+
+        Returns:
+            Mean loss (k,) of each batch before its step.
+        """
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Outputs (n,) for standardised inputs ``x`` (n, D)."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Copies of the parameters and of the optimizer's moments, each one flat float32 array (N,)."""
+
+    def restore(self, state: dict[str, np.ndarray], step: int) -> None:
+        """Go on from a `state` that was taken after ``step`` optimizer steps."""
+
+
+def start_backend(
+    framework: Framework, spec: NetworkSpec, settings: Training, weights: Weights, threads: int
+) -> Backend:
+    """A backend that starts from ``weights``. Imports only the framework that is asked for.
+
+    Raises:
+        UserError: the framework is not installed, or the device that the settings ask for is not there.
+    """
+    name = {"torch": "TorchBackend", "jax": "JaxBackend"}[framework]
+    try:
+        module = importlib.import_module(f"lanline.training.{framework}_backend")
+    except ModuleNotFoundError as error:
+        raise UserError(f"framework {framework}: {error.name} is not installed; install lanline[{framework}]") from None
+    return getattr(module, name)(spec, settings, weights, threads)
+
+
+def flatten(weights: Weights) -> np.ndarray:
+    """All weights in one array (N,): layer by layer, the weights as (in, out), then the biases (out,)."""
+    parts = []
+    for layer in range(len(weights) // 2):
+        parts += [weights[weight_name(layer)].T.ravel(), weights[bias_name(layer)]]
+    return np.concatenate(parts)
+
+
+def layer_slices(spec: NetworkSpec) -> list[tuple[slice, slice]]:
+    """Where each layer's weights and biases lie in a flat array."""
+    slices, start = [], 0
+    for n_out, n_in in spec.shapes:
+        middle = start + n_in * n_out
+        slices.append((slice(start, middle), slice(middle, middle + n_out)))
+        start = middle + n_out
+    return slices
+
+
+def unflatten(spec: NetworkSpec, flat: np.ndarray) -> Weights:
+    """The inverse of `flatten`."""
+    weights: Weights = {}
+    for layer, (weight, bias) in enumerate(layer_slices(spec)):
+        n_out, n_in = spec.shapes[layer]
+        weights[weight_name(layer)] = np.ascontiguousarray(flat[weight].reshape(n_in, n_out).T)
+        weights[bias_name(layer)] = flat[bias].copy()
+    return weights
+
+
+def adam_corrections(first: int, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Adam's bias corrections (Kingma & Ba 2015) for the steps after ``first`` steps, in float64.
+
+    Returns:
+        Step sizes (k,), rate / (1 - beta1^t), and roots (k,), sqrt(1 - beta2^t): the update is
+        step size * m / (sqrt(v) / root + epsilon).
+    """
+    t = np.arange(first + 1, first + len(rates) + 1)
+    return rates / (1 - ADAM_BETA1**t), np.sqrt(1 - ADAM_BETA2**t)

@@ -1,0 +1,281 @@
+"""The training loop, once for all frameworks: epochs, rates, validation, history, checkpoints."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lanline.config import Framework, Training
+from lanline.errors import UserError
+from lanline.files import sha256_json
+from lanline.networks.initial import initial_weights
+from lanline.networks.specification import NetworkSpec, Standardisation, Weights
+from lanline.training.backend import Backend, start_backend, unflatten
+from lanline.training.checkpoint import read_checkpoint, write_checkpoint
+from lanline.training.reader import MemoryReader, Reader, read_rows, read_standardised
+from lanline.training.schedule import Schedule
+
+BLOCK_ROWS = 100_000  # rows between two looks at the clock: a fraction of a second
+SAY_SECONDS = 10.0
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network.
+
+    Attributes:
+        weights: for raw inputs.
+        forward: the trainer's own forward pass, raw inputs (n, D) to outputs (n,).
+        history: metrics of each epoch.
+        timings: seconds of start_up (until the first step), training (steps alone), validation and total.
+        resumed: whether it went on from a checkpoint.
+    """
+
+    weights: Weights
+    forward: Callable[[np.ndarray], np.ndarray]
+    history: list[Metrics]
+    timings: dict[str, float]
+    resumed: bool
+
+
+@dataclass
+class Progress:
+    """Where a training is; all of it goes into the checkpoint."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    history: list[Metrics] = field(default_factory=list)
+    best_loss: float = math.inf
+    waited: int = 0
+    seconds: float = 0.0
+
+
+def train(
+    spec: NetworkSpec,
+    settings: Training,
+    framework: Framework,
+    seed: int,
+    training_files: Sequence[Path],
+    validation_files: Sequence[Path],
+    data_id: str,
+    threads: int,
+    checkpoint: Path | None,
+    on_epoch: Callable[[Metrics, int], None],
+    say: Callable[[str], None],
+) -> Trained:
+    """Train one network.
+
+    Args:
+        spec: the network.
+        settings: how it is trained.
+        framework: torch or jax.
+        seed: of the initial weights and of the order of rows.
+        training_files: shards to train on.
+        validation_files: shards to validate on; read whole after every epoch.
+        data_id: hash of the data set, so that a checkpoint is never used for other data.
+        threads: cores to use.
+        checkpoint: file to write the state to and to go on from; None for no checkpoints.
+        on_epoch: is given each epoch's metrics and its number, from 1.
+        say: is given lines about the progress.
+
+    Raises:
+        UserError: a file cannot be read, the framework or device is not there, or the loss is no longer
+            finite.
+    """
+    started = time.perf_counter()
+    standardisation = Standardisation.of(read_rows(training_files[0], spec.network_type, len(spec.inputs))[:, :-1])
+    block_batches = max(1, BLOCK_ROWS // settings.batch_size)
+    reader = MemoryReader(training_files, spec.network_type, standardisation, settings.batch_size, block_batches, seed)
+    backend = start_backend(framework, spec, settings, initial_weights(spec, seed), threads)
+    run = _Run(spec, settings, backend, reader, standardisation, validation_files, on_epoch, say)
+    if checkpoint is not None:
+        run.checkpoints_to(checkpoint, _key(spec, settings, framework, seed, training_files, validation_files, data_id))
+    run.timings["start_up"] = time.perf_counter() - started
+    run.epochs()
+    flat = run.parameters()
+    backend.restore({**backend.state(), "parameters": flat}, run.progress.step)
+    run.timings["total"] = time.perf_counter() - started
+    return Trained(
+        weights=standardisation.fold(unflatten(spec, flat)),
+        forward=lambda x: backend.predict(standardisation.apply(x)),
+        history=run.progress.history,
+        timings=run.timings,
+        resumed=run.resumed,
+    )
+
+
+def _key(spec, settings: Training, framework, seed, training_files, validation_files, data_id) -> str:
+    """Hash of everything that determines the numbers of a training."""
+    ignored = {"frameworks", "seeds", "checkpoint_minutes"}
+    return sha256_json(
+        {
+            "spec": spec.to_json(),
+            "settings": settings.model_dump(mode="json", exclude=ignored),
+            "framework": framework,
+            "seed": seed,
+            "files": [[Path(path).name for path in files] for files in (training_files, validation_files)],
+            "data_id": data_id,
+        }
+    )
+
+
+class _Run:
+    """The state of one training in progress."""
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        settings: Training,
+        backend: Backend,
+        reader: Reader,
+        standardisation: Standardisation,
+        validation_files: Sequence[Path],
+        on_epoch: Callable[[Metrics, int], None],
+        say: Callable[[str], None],
+    ):
+        self.progress = Progress()
+        self.timings = {"start_up": 0.0, "training": 0.0, "validation": 0.0, "total": 0.0}
+        self.resumed = False
+        self._spec, self._settings, self._backend, self._reader = spec, settings, backend, reader
+        self._standardisation, self._validation_files = standardisation, validation_files
+        self._on_epoch, self._say = on_epoch, say
+        self._n_steps = settings.epochs * reader.n_batches
+        self._schedule = Schedule(settings, self._n_steps)
+        self._best: np.ndarray | None = None
+        self._checkpoint: Path | None = None
+        self._key = ""
+        self._saved = self._said = time.perf_counter()
+
+    # --- the loop ---
+    def epochs(self) -> None:
+        while self.progress.epoch < self._settings.epochs and not self._stopped_early():
+            self._train_epoch()
+            self._end_epoch()
+
+    def _train_epoch(self) -> None:
+        progress, reader = self.progress, self._reader
+        began = time.perf_counter()
+        for block in reader.blocks(progress.epoch, progress.batch):
+            rates = self._schedule.rates(progress.step, len(block))
+            losses = self._backend.run_block(block, rates)
+            if not np.isfinite(losses).all():
+                raise UserError(
+                    f"the loss is no longer finite in epoch {progress.epoch + 1}, step {progress.step + 1}: "
+                    "lower training.learning_rate or set training.gradient_clip"
+                )
+            progress.loss_sum += float(losses.sum(dtype=np.float64)) * block.shape[1]
+            progress.batch += len(block)
+            progress.step += len(block)
+            now = time.perf_counter()
+            progress.seconds += now - began
+            self.timings["training"] += now - began
+            began = now
+            if now - self._said > SAY_SECONDS:
+                self._say_progress(losses, rates)
+            if now - self._saved > 60 * self._settings.checkpoint_minutes and progress.batch < reader.n_batches:
+                self._save()
+
+    def _end_epoch(self) -> None:
+        progress = self.progress
+        began = time.perf_counter()
+        validation = self._validate()
+        self.timings["validation"] += time.perf_counter() - began
+        metrics = {
+            "epoch": progress.epoch + 1,
+            "train_loss": progress.loss_sum / self._reader.n_rows,
+            **validation,
+            "learning_rate": float(self._schedule.rates(progress.step - 1, 1)[0]),
+            "seconds": round(progress.seconds, 3),
+            "rows_per_second": round(self._reader.n_rows / progress.seconds),
+        }
+        self._schedule.end_epoch(validation["validation_loss"])
+        if validation["validation_loss"] < progress.best_loss:
+            progress.best_loss, progress.waited = validation["validation_loss"], 0
+            self._best = self._backend.state()["parameters"]
+        else:
+            progress.waited += 1
+        progress.history.append(metrics)
+        progress.epoch, progress.batch, progress.loss_sum, progress.seconds = progress.epoch + 1, 0, 0.0, 0.0
+        self._save()
+        self._on_epoch(metrics, progress.epoch)
+        self._say(
+            f"epoch {progress.epoch}/{self._settings.epochs}  loss {metrics['train_loss']:.4g}  "
+            f"validation loss {metrics['validation_loss']:.4g}  MAE {metrics['validation_mae']:.4g}  "
+            f"{metrics['rows_per_second']:,} rows/s  {metrics['seconds']:.1f} s"
+        )
+
+    def _stopped_early(self) -> bool:
+        patience = self._settings.early_stopping
+        stopped = patience is not None and self.progress.waited >= patience
+        if stopped:
+            self._say(f"stopped after epoch {self.progress.epoch}: no lower validation loss for {patience} epochs")
+        return stopped
+
+    def _validate(self) -> Metrics:
+        """Mean loss and mean absolute error over all validation rows, file by file."""
+        loss = error = 0.0
+        n = 0
+        for path in self._validation_files:
+            x, y = read_standardised(path, self._spec.network_type, self._standardisation)
+            distance = np.abs(self._backend.predict(x) - y)
+            loss += float(loss_of(distance, self._settings).sum(dtype=np.float64))
+            error += float(distance.sum(dtype=np.float64))
+            n += len(y)
+        return {"validation_loss": loss / n, "validation_mae": error / n}
+
+    def parameters(self) -> np.ndarray:
+        """The parameters that the settings ask for: of the last epoch or of the best."""
+        return self._best if self._settings.keep == "best" else self._backend.state()["parameters"]
+
+    # --- checkpoints ---
+    def checkpoints_to(self, path: Path, key: str) -> None:
+        """Write checkpoints to ``path``, and go on from the one that is there if it is of this training."""
+        self._checkpoint, self._key = path, key
+        found = read_checkpoint(path, key)
+        if found is None:
+            return
+        arrays, saved = found
+        self.resumed = True
+        self._schedule.restore(saved.pop("schedule"))
+        self.progress = Progress(**saved)
+        self._best = arrays.pop("best", None)
+        self._backend.restore(arrays, self.progress.step)
+        self._say(f"going on from {path}: epoch {self.progress.epoch + 1}, batch {self.progress.batch}")
+
+    def _save(self) -> None:
+        self._saved = time.perf_counter()
+        if self._checkpoint is None:
+            return
+        arrays = self._backend.state() | ({} if self._best is None else {"best": self._best})
+        progress: dict[str, Any] = {**asdict(self.progress), "schedule": self._schedule.state()}
+        write_checkpoint(self._checkpoint, self._key, arrays, progress)
+
+    # --- what the person who waits sees ---
+    def _say_progress(self, losses: np.ndarray, rates: np.ndarray) -> None:
+        progress, reader = self.progress, self._reader
+        self._said = time.perf_counter()
+        speed = progress.batch * self._settings.batch_size / progress.seconds
+        left = (self._n_steps - progress.step) * self._settings.batch_size / speed
+        self._say(
+            f"epoch {progress.epoch + 1}/{self._settings.epochs}  {progress.batch / reader.n_batches:4.0%}  "
+            f"loss {losses.mean():.4g}  rate {rates[-1]:.2g}  {speed:,.0f} rows/s  "
+            f"left {int(left) // 60}:{int(left) % 60:02d}"
+        )
+
+
+def loss_of(distance: np.ndarray, settings: Training) -> np.ndarray:
+    """The loss of each absolute error."""
+    if settings.loss == "mse":
+        return distance**2
+    clipped = np.minimum(distance, settings.huber_delta)
+    return clipped * (distance - 0.5 * clipped)

@@ -1,0 +1,61 @@
+"""Versions of what made a result: Python, libraries, and the git commit."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import platform
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+
+def library_versions(*names: str) -> dict[str, str]:
+    """Installed versions of the named distributions, and of Python. Imports none of them."""
+    versions = {"python": platform.python_version()}
+    for name in names:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def git_commit(folder: Path = Path()) -> str | None:
+    """The commit that ``folder`` is at, with ``-dirty`` when tracked files differ; None outside a checkout."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:  # git itself is not installed
+        return None
+    return done.stdout.strip() or None
+
+
+@cache
+def code_fingerprint(*modules: str) -> str:
+    """Hash of the code of modules or packages (paths below ``lanline``), blind to comments, docstrings and layout.
+
+    Rules carry it as a parameter, so that a stage runs again when code that decides its results has changed, and
+    only then: Snakemake itself sees changes of the script, not of what the script imports.
+    """
+    root = Path(__file__).parent
+    digest = hashlib.sha256()
+    for module in modules:
+        path = root / module
+        for source in sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]:
+            tree = ast.parse(source.read_text())
+            for node in ast.walk(tree):
+                body = getattr(node, "body", None)
+                if isinstance(body, list) and body and _is_docstring(body[0]):
+                    body.pop(0)
+            digest.update(ast.dump(tree).encode())
+    return digest.hexdigest()[:16]
+
+
+def _is_docstring(node: ast.stmt) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )

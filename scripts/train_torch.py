@@ -1,0 +1,10 @@
+"""Train one network in PyTorch; see rules/train.smk."""
+
+from lanline.logs import job_log
+
+with job_log(snakemake.log[0]):
+    from lanline.config import parse_config
+    from lanline.training_stage import train_network, workflow_job
+
+    run = train_network(parse_config(snakemake.config), workflow_job(snakemake, "torch"))
+    run.write(snakemake.output.run)

@@ -1,0 +1,76 @@
+"""What tests share: a copy of the workflow in an empty folder, and a way to run Snakemake there."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PARTS = ("Snakefile", "rules", "scripts", "config", "envs", "docs")
+
+
+class Workspace:
+    """A folder with the workflow's files, as after a clone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for part in PARTS:
+            source = ROOT / part
+            if source.is_dir():
+                shutil.copytree(
+                    source, folder / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+                )
+            else:
+                shutil.copy(source, folder / part)
+
+    def __truediv__(self, part: str) -> Path:
+        return self.folder / part
+
+    def snakemake(self, *arguments: str, cores: int = 2, fails: bool = False) -> str:
+        """Run Snakemake and give what it printed; a failure that is not expected fails the test."""
+        command = [sys.executable, "-m", "snakemake", "--cores", str(cores), *arguments]
+        done = subprocess.run(
+            command, cwd=self.folder, env=clean_environment(), text=True, capture_output=True
+        )
+        output = done.stdout + done.stderr
+        assert (done.returncode != 0) == fails, output
+        return output
+
+    def quick(self, *arguments: str, overlays: tuple[str, ...] = (), **options) -> str:
+        """Run Snakemake on config/quick.yaml and further overlays."""
+        return self.snakemake(*arguments, "--configfile", "config/quick.yaml", *overlays, **options)
+
+    def overlay(self, name: str, text: str) -> str:
+        """Write a configuration file; gives its name."""
+        (self.folder / name).write_text(text)
+        return name
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without a user's own MLflow settings."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+
+
+@pytest.fixture
+def workspace(tmp_path) -> Workspace:
+    return Workspace(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def finished_quick_run(tmp_path_factory) -> Workspace:
+    """A finished run of config/quick.yaml without tracking; not to be changed."""
+    workspace = Workspace(tmp_path_factory.mktemp("quick"))
+    workspace.quick()
+    return workspace
+
+
+@pytest.fixture
+def quick_run(finished_quick_run, tmp_path) -> Workspace:
+    """A copy of a finished run of config/quick.yaml, with its times, to change at will."""
+    shutil.copytree(finished_quick_run.folder, tmp_path / "run", copy_function=shutil.copy2)
+    copy = object.__new__(Workspace)
+    copy.folder = tmp_path / "run"
+    return copy

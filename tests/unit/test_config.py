@@ -1,0 +1,96 @@
+"""Mistakes in a configuration: found before anything runs, one line each, with the key, the value, what is allowed."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lanline.config import parse_config, read_config, schema_text
+from lanline.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+SMALL = {"name": "test", "models": ["ddm"]}
+
+
+def complaint(**changes) -> str:
+    with pytest.raises(UserError) as caught:
+        parse_config({**SMALL, **changes})
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"trianing": {}}, ["trianing", "unknown key", "'training'"]),
+        ({"training": {"optimiser": "adam"}}, ["training.optimiser", "'adam'", "'optimizer'"]),
+        (
+            {"training": {"optimizer": "admw"}},
+            ["training.optimizer", "'admw'", "adam, adamw, sgd", "'adamw'"],
+        ),
+        ({"training": {"epochs": "three"}}, ["training.epochs", "integer", "'three'"]),
+        ({"training": {"epochs": 0}}, ["training.epochs", "greater than or equal to 1", "0"]),
+        ({"mlflow_tracking": "yes"}, ["mlflow_tracking", "boolean", "'yes'"]),
+        ({"models": ["dmd"]}, ["models.0", "'dmd'", "'ddm'"]),
+        ({"models": ["ddm", "ddm"]}, ["models", "'ddm' is listed twice"]),
+        ({"models": [{"name": "ddm", "bounds": {"v": [-4, 4]}}]}, ["bounds.v", "[-4.0, 4.0]", "[-3.0, 3.0]"]),
+        ({"models": [{"name": "ddm", "bounds": {"w": [0, 1]}}]}, ["bounds.w", "v, a, z, t"]),
+        ({"models": [{"name": "ddm", "bounds": {"a": [1, 1]}}]}, ["bounds.a", "[1.0, 1.0]"]),
+        ({"networks": [{"name": "n", "hidden_layers": [9]}]}, ["networks.0", "1 hidden_layers", "3"]),
+        ({"networks": [{"name": "n", "activations": ["tanh", "tanh", "tahn"]}]}, ["activations.2", "'tanh'"]),
+        ({"networks": [{"name": "a-b"}]}, ["networks.0.name", "'a-b'"]),
+        ({"data": {"mixture": {"density": 0.5}}}, ["data.mixture", "0.7"]),
+        ({"data": {"shards": 1}}, ["data.shards", "greater than or equal to 2"]),
+        ({"seed": -1}, ["seed", "-1"]),
+        ({"name": "../up"}, ["name", "'../up'"]),
+    ],
+)
+def test_a_mistake_is_named(changes, expected):
+    message = complaint(**changes)
+    for part in expected:
+        assert part in message
+
+
+def test_every_mistake_is_listed_at_once():
+    message = complaint(training={"epochs": 0, "loss": "hubr"}, seeed=3)
+    assert "3 mistake(s)" in message
+    assert len(message.splitlines()) == 4
+
+
+def test_a_missing_required_key_is_named():
+    with pytest.raises(UserError, match="name: this key is required"):
+        parse_config({"models": ["ddm"]})
+
+
+def test_the_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"absent\.yaml"):
+        read_config(tmp_path / "absent.yaml")
+    (tmp_path / "broken.yaml").write_text("a: [1,")
+    with pytest.raises(UserError, match=r"broken\.yaml is not valid YAML"):
+        read_config(tmp_path / "broken.yaml")
+    (tmp_path / "list.yaml").write_text("- 1")
+    with pytest.raises(UserError, match=r"list\.yaml: expected keys"):
+        read_config(tmp_path / "list.yaml")
+
+
+def test_narrower_bounds_replace_the_registry_s():
+    config = parse_config({**SMALL, "models": [{"name": "ddm", "bounds": {"v": [-1, 2]}}]})
+    assert config.model("ddm").bounds["v"] == (-1.0, 2.0)
+    assert config.model("ddm").bounds["a"] == (0.3, 2.5)
+
+
+def test_the_recipe_of_a_shard_ignores_the_number_of_shards():
+    few = parse_config({**SMALL, "data": {"shards": 3}})
+    many = parse_config({**SMALL, "data": {"shards": 4}})
+    other = parse_config({**SMALL, "seed": 7})
+    assert few.data_recipe("ddm") == many.data_recipe("ddm") != other.data_recipe("ddm")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
+def test_the_shipped_configurations_are_valid(path):
+    default = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    overlay = yaml.safe_load(path.read_text())
+    parse_config({**default, **overlay}, str(path))
+
+
+def test_the_schema_for_editors_is_up_to_date():
+    assert (ROOT / "config/schema.json").read_text() == schema_text(), "run `make schema`"

@@ -1,0 +1,179 @@
+"""The workflow as a user runs it, on config/quick.yaml, without tracking."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from lanline.files import sha256_file
+from lanline.sidecars import Dataset, Run
+
+pytestmark = pytest.mark.workflow
+
+RUNS = ("ddm-lan-torch-s1", "ddm-lan-jax-s1")
+
+
+def planned(output: str) -> dict[str, int]:
+    """Jobs of a dry run by rule."""
+    table = output.rsplit("Job stats:", 1)[1].split("total")[0]
+    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.M)}
+
+
+def hashes(workspace) -> dict[str, str]:
+    folder = workspace / "results/quick/ddm/data"
+    return {path.name: sha256_file(path) for path in folder.glob("*.safetensors")}
+
+
+def test_a_run_leaves_networks_reports_and_ids(finished_quick_run):
+    dataset = Dataset.read(finished_quick_run / "results/quick/ddm/dataset.json")
+    assert dataset.rows == 3 * 200 * 50
+    assert dataset.run_id is None
+    assert dataset.experiment_id is None
+    for name in RUNS:
+        run = Run.read(finished_quick_run / f"results/quick/networks/{name}/run.json")
+        assert (run.dataset_id, run.lineage_id) == (dataset.dataset_id, dataset.lineage_id)
+        assert run.run_id is None
+        for stage in ("training", "evaluation"):
+            report = finished_quick_run / f"reports/quick/{name}/{stage}"
+            assert (report / "config.yaml").stat().st_size > 0
+            assert json.loads((report / "metrics.json").read_text())
+        assert list((finished_quick_run / f"reports/quick/{name}/evaluation/figures").glob("*.png"))
+    summary = (finished_quick_run / "reports/quick/summary.md").read_text()
+    assert all(name in summary for name in RUNS)
+    assert not (finished_quick_run / "mlflow.db").exists()
+    assert not (finished_quick_run / "mlruns").exists()
+
+
+def test_every_job_leaves_a_log_and_a_benchmark(finished_quick_run):
+    rules = {path.name for path in (finished_quick_run / "logs/quick").iterdir()}
+    assert rules == {
+        "open_experiments",
+        "generate_shard",
+        "record_lineage",
+        "validate_training_data",
+        "train_torch",
+        "train_jax",
+        "evaluate_network",
+        "write_report",
+    }
+    for rule in rules:
+        folder = finished_quick_run / "logs/quick" / rule
+        assert list(folder.glob("*.log"))
+        assert list(folder.glob("*.benchmark.tsv"))
+
+
+def test_a_second_run_has_nothing_to_do(finished_quick_run):
+    assert "Nothing to be done" in finished_quick_run.quick()
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "generate_shard",
+        "record_lineage",
+        "validate_training_data",
+        "train_torch",
+        "train_jax",
+        "evaluate_network",
+    ],
+)
+def test_a_rule_is_a_target_of_its_own(workspace, rule):
+    jobs = planned(workspace.quick(rule, "-n"))
+    assert rule in jobs
+    assert "all" not in jobs
+    assert "write_report" not in jobs
+
+
+def test_one_stage_runs_again_with_what_depends_on_it(quick_run):
+    jobs = planned(quick_run.quick("-n", "-R", "train_jax"))
+    assert jobs == {"train_jax": 1, "evaluate_network": 1, "write_report": 1, "all": 1}
+    quick_run.quick("-f", "train_jax")
+    onnx = "results/quick/networks/ddm-lan-jax-s1/model.onnx"
+    assert planned(quick_run.quick("-n", "-f", onnx)) == {"train_jax": 1}
+    until = planned(quick_run.quick("-n", "-F", "-U", "validate_training_data"))
+    assert set(until) == {"open_experiments", "generate_shard", "record_lineage", "validate_training_data"}
+
+
+def test_a_new_shard_makes_only_that_shard(quick_run):
+    before = hashes(quick_run)
+    four = quick_run.overlay("four.yaml", "data: {shards: 4}")
+    assert planned(quick_run.quick("-n", overlays=(four,)))["generate_shard"] == 1
+    quick_run.quick("record_lineage", overlays=(four,))
+    after = hashes(quick_run)
+    assert len(after) == 4
+    assert before.items() <= after.items()
+
+
+def test_shards_are_the_same_bytes_on_one_core(finished_quick_run, workspace):
+    workspace.quick("generate_shard", cores=1)
+    assert hashes(workspace) == hashes(finished_quick_run)
+
+
+def test_another_seed_makes_other_data_and_leaves_other_networks_alone(quick_run):
+    other = quick_run.overlay("other.yaml", "training: {seeds: [1, 2]}")
+    jobs = planned(quick_run.quick("-n", overlays=(other,)))
+    assert (jobs["train_torch"], jobs["train_jax"]) == (1, 1)
+    assert "generate_shard" not in jobs
+    reseeded = quick_run.overlay("reseeded.yaml", "seed: 5")
+    assert planned(quick_run.quick("-n", overlays=(reseeded,)))["generate_shard"] == 3
+
+
+def test_models_networks_and_seeds_fan_out(workspace):
+    overlay = workspace.overlay(
+        "many.yaml",
+        """
+        models: [ddm, angle]
+        networks:
+          - {name: small, hidden_layers: [8], activations: [tanh]}
+          - {name: wide, hidden_layers: [64], activations: [relu]}
+        training: {seeds: [1, 2, 3]}
+        """,
+    )
+    jobs = planned(workspace.quick("-n", overlays=(overlay,)))
+    assert jobs["generate_shard"] == 2 * 3
+    assert jobs["train_torch"] == jobs["train_jax"] == 2 * 2 * 3
+    assert jobs["evaluate_network"] == 24
+
+
+def test_damaged_data_stop_before_training_with_the_full_list(quick_run):
+    folder = quick_run / "results/quick/ddm/data"
+    shutil.copy(folder / "shard-00001.safetensors", folder / "shard-00002.safetensors")
+    (folder / "stray.safetensors").write_bytes(b"")
+    output = quick_run.quick(fails=True)
+    assert "shard-00002.safetensors: changed" in output
+    assert "stray.safetensors: extra" in output
+    log = (quick_run / "logs/quick/validate_training_data/ddm.log").read_text()
+    assert "shard-00002.safetensors: changed" in log
+    assert "Traceback" not in log
+    assert not (quick_run / "results/quick/ddm/validation.json").exists()
+
+
+def test_a_failing_script_leaves_its_traceback_in_its_log(quick_run):
+    # No user's mistake: a folder where the job wants to write its inventory.
+    (quick_run / "results/quick/ddm/generated_files_inventory.json").unlink()
+    script = quick_run / "scripts/record_lineage.py"
+    script.write_text(
+        script.read_text().replace(
+            "with job_log(snakemake.log[0]):", "with job_log(snakemake.log[0]):\n    1 / 0"
+        )
+    )
+    output = quick_run.quick("record_lineage", fails=True)
+    assert "ZeroDivisionError" in output
+    assert "Traceback" in (quick_run / "logs/quick/record_lineage/ddm.log").read_text()
+
+
+def test_a_mistake_in_the_configuration_stops_before_anything_runs(workspace):
+    overlay = workspace.overlay("wrong.yaml", "training: {optimiser: adam}\nmodels: [dmd]")
+    output = workspace.quick("-n", overlays=(overlay,), fails=True)
+    assert "training.optimiser: unknown key" in output
+    assert "Did you mean 'optimizer'?" in output
+    assert "Did you mean 'ddm'?" in output
+    assert "Traceback" not in output
+
+
+def test_the_html_report_holds_figures_with_captions(quick_run):
+    quick_run.quick("--report", "report.html")
+    html = (quick_run / "report.html").read_text()
+    for figure in ("densities", "errors", "training_curves"):
+        assert figure in html
