@@ -21,7 +21,7 @@ include: "rules/report.smk"
 rule all:
     default_target: True
     input:
-        PATHS.summary,
+        PATHS.summary("md"),
 
 
 let_rules_be_targets(

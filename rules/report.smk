@@ -1,7 +1,7 @@
 """What came out of the whole run: a table of all networks, and the training curves of both frameworks.
 
 In:  every run's metrics, history and sidecar
-Out: reports/<name>/summary.md, summary.json and figures/training_curves.png
+Out: reports/<name>/summary.md, .json and .txt, and figures/training-<model>-<network>.png
 """
 
 
@@ -12,14 +12,19 @@ rule write_report:
         histories=[PATHS.history(run) for run in runs()],
         runs=[PATHS.run(run) for run in runs()],
     output:
-        summary=report(PATHS.summary, caption="../docs/captions/summary.rst", category="all networks"),
-        json=PATHS.reports / "summary.json",
-        curves=report(
-            PATHS.reports / "figures" / "training_curves.png",
-            caption="../docs/captions/training_curves.rst",
-            category="all networks",
-            labels={"run": "all", "figure": "training curves"},
-        ),
+        markdown=report(PATHS.summary("md"), caption="../docs/captions/summary.rst", category="all networks"),
+        json=PATHS.summary("json"),
+        text=PATHS.summary("txt"),
+        curves=[
+            report(
+                PATHS.training_curves(model, network.name),
+                caption="../docs/captions/training_curves.rst",
+                category=model,
+                labels={"run": network.name, "figure": "training curves"},
+            )
+            for model in MODELS
+            for network in CONFIG.networks
+        ],
     log:
         PATHS.log("write_report", "all"),
     benchmark:
@@ -32,5 +37,5 @@ rule write_report:
 
 
 onsuccess:
-    if PATHS.summary.exists() and PATHS.summary.stat().st_mtime >= STARTED:
-        print(PATHS.summary.read_text())
+    if PATHS.summary("txt").exists() and PATHS.summary("txt").stat().st_mtime >= STARTED:
+        print(PATHS.summary("txt").read_text())

@@ -182,6 +182,9 @@ class Training(Section):
     keep: Literal["last", "best"] = Field(
         "last", description="weights of the last epoch, or of the best validation"
     )
+    buffer_gb: Positive = Field(
+        2.0, description="memory for training rows, gigabytes; larger data streams through a buffer of this size"
+    )
     checkpoint_minutes: Positive = Field(
         5.0, description="time between checkpoints; there is one after every epoch too"
     )

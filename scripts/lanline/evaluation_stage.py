@@ -1,4 +1,4 @@
-"""Evaluating one network: what the rule calls."""
+"""Evaluating networks and summing a run up: what the rules call."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import yaml
 from lanline.config import Config
 from lanline.data_stages import store_of
 from lanline.evaluation.exported import open_network
-from lanline.evaluation.figures import density_figure, error_figure, write_figure
+from lanline.evaluation.figures import Curve, density_figure, error_figure, training_figure, write_figure
 from lanline.evaluation.gate import check_gate, evaluation_record
 from lanline.evaluation.metrics import input_rows, judge
 from lanline.evaluation.reference import make_reference
+from lanline.evaluation.summary import as_json, as_markdown, as_text, read_summaries
 from lanline.files import write_json, write_text
 from lanline.logs import say
+from lanline.networks.artifacts import read_history
 from lanline.paths import Paths
 from lanline.sidecars import Run
 from lanline.tracking.amend import amend_run
@@ -36,7 +38,7 @@ def evaluate_network(config: Config, run: Run, onnx: Path, threads: int) -> None
     report = paths.evaluation_report(run.name)
     reference = make_reference(config.model(run.model), config.data, config.evaluation)
     trials = reference.trials
-    sample = input_rows(trials.theta[trials.index], trials.rt, trials.choice)[:COMPARED_ROWS]
+    sample = input_rows(trials.theta, trials.rt, trials.choice)[:COMPARED_ROWS]
     judged = judge(open_network(onnx, sample, threads), reference)
     verdict = check_gate(judged.metrics, config.evaluation.gate)
     write_text(
@@ -52,3 +54,25 @@ def evaluate_network(config: Config, run: Run, onnx: Path, threads: int) -> None
         )
         tracked.log_artifact(report, "evaluation")
     say(f"{run.name}: MAE {judged.metrics.mae:.4f} over {judged.metrics.trials:,} trials\n{verdict}")
+
+
+def write_report(config: Config, runs: list[Path], metrics: list[Path]) -> None:
+    """Write the table of all networks, and a figure with the training curves of each specification.
+
+    Args:
+        config: the run's configuration.
+        runs: run sidecars, each beside its network's files.
+        metrics: metrics.json of each network's evaluation, in the same order.
+    """
+    paths = Paths(config.name)
+    summaries = read_summaries(runs, metrics)
+    write_text(paths.summary("txt"), as_text(summaries, paths.reports) + "\n")
+    write_text(paths.summary("md"), as_markdown(summaries, paths.reports))
+    write_json(paths.summary("json"), as_json(summaries))
+    curves: dict[tuple[str, str], list[Curve]] = {}
+    for path in runs:
+        run = Run.read(path)
+        curve = Curve(run.framework, read_history(path.with_name("history.csv")))
+        curves.setdefault((run.model, run.network), []).append(curve)
+    for (model, network), together in curves.items():
+        write_figure(training_figure(together, f"{model}-{network}"), paths.training_curves(model, network))

@@ -81,9 +81,12 @@ class Paths:
         return self.reports / run / "evaluation"
 
     # --- the whole run -------------------------------------------------------------------------------------------
-    @property
-    def summary(self) -> Path:
-        return self.reports / "summary.md"
+    def summary(self, suffix: str) -> Path:
+        """Table of all networks, as md, json, or txt for the terminal."""
+        return self.reports / f"summary.{suffix}"
+
+    def training_curves(self, model: str, network: str) -> Path:
+        return self.reports / "figures" / f"training-{model}-{network}.png"
 
     def log(self, rule: str, job: str) -> Path:
         return Path("logs") / self.name / rule / f"{job}.log"

@@ -175,5 +175,5 @@ def test_a_mistake_in_the_configuration_stops_before_anything_runs(workspace):
 def test_the_html_report_holds_figures_with_captions(quick_run):
     quick_run.quick("--report", "report.html")
     html = (quick_run / "report.html").read_text()
-    for figure in ("densities", "errors", "training_curves"):
+    for figure in ("densities", "errors", "training-ddm-lan"):
         assert figure in html

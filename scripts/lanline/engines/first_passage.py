@@ -13,21 +13,25 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from numba import njit
 
 from lanline.engines.spectral import sine_tables, solve
 from lanline.engines.tables import Table, make_table
 from lanline.models import Model
 
 _SIMULATORS = ("ddm", "ddm_flexbound", "ddm_flex", "ddm_flex_leak", "ornstein_uhlenbeck")
-N_NODES = 160
+N_NODES = 129  # odd
 # The first node lies where the nearer bound is this many units of distance^2 / (2 t) away: log f is about -28 there.
 START = 30.0
 # Nodes end where the survival probability has fallen to about exp(-END), or where the bounds have all but met.
 END = 45.0
 CLOSED = 1e-3
+# A change of the drift between neighbouring times of the fine grid that may be a jump.
+JUMP = 0.02
 # Relative step of numerical derivatives in time, and the two-point Gauss-Legendre rule.
 EPSILON = 1e-4
 GAUSS = 0.5 - math.sqrt(3) / 6
+LEGENDRE = np.polynomial.legendre.leggauss(8)
 
 
 def covers(model: Model) -> bool:
@@ -56,11 +60,12 @@ def densities(model: Model, theta: np.ndarray, limit: np.ndarray, shift: float) 
     """Densities at each row of ``theta``; arguments as in `lanline.engines.closed_form.densities`."""
     log_time = np.empty((len(theta), N_NODES))
     log_f = np.empty((len(theta), 2, N_NODES))
+    scale = np.empty((len(theta), 2))
     onset = theta[:, model.params.index("t")].astype(float)
     decision_limit = limit - onset
     for i, process in enumerate(processes(model, theta, shift)):
-        log_time[i], log_f[i] = tabulate(process, decision_limit[i], N_NODES)
-    return make_table(onset, decision_limit, log_time, log_f, model.choices)
+        log_time[i], log_f[i], scale[i] = tabulate(process, decision_limit[i], N_NODES)
+    return make_table(onset, decision_limit, log_time, log_f, scale, model.choices)
 
 
 def processes(model: Model, theta: np.ndarray, shift: float) -> list[Process]:
@@ -86,18 +91,15 @@ def processes(model: Model, theta: np.ndarray, shift: float) -> list[Process]:
     return out
 
 
-def tabulate(process: Process, limit: float, n_nodes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Log time nodes (N,) and the log-densities of decision time at the lower and the upper bound (2, N)."""
+def tabulate(process: Process, limit: float, n_nodes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Log time nodes (N,), log-densities of decision time at the lower and the upper bound (2, N), and A (2,)."""
     time, jumps = _nodes(process, max(limit, 1e-9), n_nodes)
     clock, beta, gamma, log_factor, jump, m, k, log_bound = _integrals(process, time, jumps)
     mean, spread = _free_gaussian(process, time[0])
     half_width = math.exp(log_bound[0])
-    log_f = np.empty((2, n_nodes))
-    solve(
-        _tables(), clock, beta, gamma, log_factor, jump, m, k, mean / half_width, spread / half_width, log_f
-    )
+    log_f = solve(_tables(), clock, beta, gamma, log_factor, jump, m, k, mean / half_width, spread / half_width)
     log_f -= 2 * log_bound  # from a density of s to a density of t
-    return np.log(time), _fill_onset(time, log_f)
+    return np.log(time), log_f, _onset_scale(time, log_f)
 
 
 @cache
@@ -108,7 +110,7 @@ def _tables() -> np.ndarray:
 def _free_gaussian(process: Process, t: float) -> tuple[float, float]:
     """Mean and standard deviation of X(t) without bounds, for small t."""
     g = process.leak
-    nodes, weights = np.polynomial.legendre.leggauss(8)
+    nodes, weights = LEGENDRE
     r = 0.5 * t * (nodes + 1)
     mean = process.start * math.exp(-g * t) + 0.5 * t * np.sum(weights * np.exp(-g * (t - r)) * process.drift(r))
     variance = -math.expm1(-2 * g * t) / (2 * g) if abs(g) > 1e-9 else t
@@ -117,119 +119,161 @@ def _free_gaussian(process: Process, t: float) -> tuple[float, float]:
 
 def _nodes(process: Process, limit: float, n_nodes: int) -> tuple[np.ndarray, np.ndarray]:
     """Time nodes (N,), and the indices of those at which the drift jumps."""
-    end = _closing_time(process, limit)
-    first = min((process.bound(np.zeros(1))[0] - abs(process.start)) ** 2 / START * 1e-2, 1e-3 * end)
-    # A fine grid, geometric from the onset and towards the time at which the bounds meet.
-    fine = np.unique(
-        np.concatenate([np.geomspace(first, end, 400), end - np.geomspace(1e-5 * end, 0.5 * end, 150), [end]])
-    )
-    bound = np.maximum(process.bound(fine), 1e-12)
-    drift = process.drift(fine)
-    step = np.diff(fine, prepend=0.0)
-    mean = process.start * np.exp(-process.leak * fine) + np.cumsum(drift * step)
-    distance = bound - np.abs(mean)
-    reached = np.flatnonzero((distance <= 0) | (distance**2 < 2 * START * fine))
-    begin = max(reached[0] - 1, 0) if len(reached) else len(fine) - 2
-    decay = np.cumsum((math.pi**2 / 8 / bound**2 - max(process.leak, 0.0)) * step)
-    over = np.flatnonzero(decay > END)
-    stop = over[0] if len(over) else len(fine) - 1
-    stop = max(stop, begin + 1)
-    fine, bound, drift, step = (x[begin : stop + 1] for x in (fine, bound, drift, step))
-    log_bound = np.log(bound)
-    # Nodes are spread such that between two of them log t, log b, the clock and the drift change by similar amounts.
-    clock = np.diff(fine, prepend=fine[0]) / bound**2
-    change = (
-        np.diff(np.log(fine), prepend=math.log(fine[0]))
-        + 2 * np.abs(np.diff(log_bound, prepend=log_bound[0]))
-        + clock
-        + np.abs(np.diff(drift, prepend=drift[0])) * bound
-    )
-    position = np.cumsum(change)
-    nodes = np.interp(np.linspace(0, position[-1], n_nodes), position, fine)
-    return _with_jumps(process, fine, drift, nodes)
+    at_zero = float(process.bound(np.zeros(1))[0])
+    end = _closing_time(process, limit, CLOSED * at_zero)
+    fine = _fine_grid(min((at_zero - abs(process.start)) ** 2 / START * 1e-2, 1e-3 * end), end)
+    drift = process.drift(fine).astype(float)
+    nodes, jumps = _place_nodes(fine, process.bound(fine), drift, process.leak, process.start, n_nodes)
+    if len(jumps) == 0:
+        return nodes, jumps
+    return _nodes_on_jumps(process, fine, drift, jumps, nodes)
 
 
-def _closing_time(process: Process, limit: float) -> float:
-    """The time limit, or the time at which the bounds have all but met if that is earlier."""
-    closed = CLOSED * process.bound(np.zeros(1))[0]
-    grid = np.linspace(0, limit, 1001)[1:]
-    below = np.flatnonzero(process.bound(grid) < closed)
-    if len(below) == 0:
-        return limit
-    high = grid[below[0]]
-    low = high - grid[0]
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        if process.bound(np.array([middle]))[0] < closed:
-            high = middle
-        else:
-            low = middle
+def _closing_time(process: Process, limit: float, closed: float) -> float:
+    """The time limit, or the time at which the bounds fall below ``closed`` if that is earlier."""
+    low, high = 0.0, limit
+    for _ in range(3):
+        grid = np.linspace(low, high, 401)
+        below = process.bound(grid) < closed
+        if not below.any():
+            return high
+        cell = int(np.argmax(below))
+        low, high = grid[cell - 1], grid[cell]
     return low
 
 
-def _with_jumps(
-    process: Process, fine: np.ndarray, drift: np.ndarray, nodes: np.ndarray
+@njit(cache=True)
+def _fine_grid(first, end):
+    """Times from ``first`` to ``end``: geometric from the onset, and towards the end, where bounds may meet."""
+    n_start, n_end = 320, 100
+    out = np.empty(n_start + n_end)
+    rate = math.log(0.5 * end / first) / (n_start - 1)
+    for i in range(n_start):
+        out[i] = first * math.exp(rate * i)
+    rate = math.log(1e-5 / 0.5) / (n_end - 1)
+    for i in range(n_end):
+        out[n_start + i] = end - 0.5 * end * math.exp(rate * (i + 1))
+    out[-1] = end
+    return out
+
+
+@njit(cache=True)
+def _place_nodes(fine, bound, drift, leak, start, n_nodes):
+    """Spread nodes such that log t, log b, the clock and the drift change by similar amounts between them.
+
+    Also gives the cells of the fine grid in which the drift changes much.
+    """
+    n = len(fine)
+    begin, stop = n - 2, n - 1
+    mean, decay, last_change = 0.0, 0.0, 0.0
+    position = np.zeros(n)
+    jumps = []
+    for i in range(n):
+        step = fine[i] - (fine[i - 1] if i > 0 else 0.0)
+        width = max(bound[i], 1e-12)
+        mean = mean * math.exp(-leak * step) + drift[i] * step
+        distance = width - abs(start * math.exp(-leak * fine[i]) + mean)
+        if i - 1 < begin and (distance <= 0.0 or distance * distance < 2 * START * fine[i]):
+            begin = max(i - 1, 0)
+        if i > 0:
+            change = abs(drift[i] - drift[i - 1])
+            if i > begin and change > JUMP and change > 4 * last_change:
+                jumps.append(i - 1)
+            last_change = change
+            position[i] = (
+                position[i - 1]
+                + math.log(fine[i] / fine[i - 1])
+                + 2 * abs(math.log(width / max(bound[i - 1], 1e-12)))
+                + step / (width * width) / (1 + 0.25 * max(decay, 0.0))
+                + width * change
+            )
+        decay += (math.pi * math.pi / 8 / (width * width) - max(leak, 0.0)) * step
+        if decay > END and i > begin + 1:
+            stop = i
+            break
+    nodes = np.interp(
+        np.linspace(position[begin], position[stop], n_nodes), position[begin : stop + 1], fine[begin : stop + 1]
+    )
+    return nodes, np.array([cell for cell in jumps if cell < stop], dtype=np.int64)
+
+
+def _nodes_on_jumps(
+    process: Process, fine: np.ndarray, drift: np.ndarray, cells: np.ndarray, nodes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Move the nearest node onto each time at which the drift jumps."""
-    at = []
-    for j in np.flatnonzero(np.abs(np.diff(drift)) > 1e-2):
-        low, high = fine[j], fine[j + 1]
-        before, after = drift[j], drift[j + 1]
-        for _ in range(60):
+    """Move the nearest node onto each time at which the drift jumps, if it does within one of the ``cells``."""
+    at = set()
+    for cell in cells:
+        low, high = fine[cell], fine[cell + 1]
+        before, after = drift[cell], drift[cell + 1]
+        for _ in range(45):
             middle = 0.5 * (low + high)
             value = process.drift(np.array([middle, fine[-1]]))[0]
             if abs(value - before) < abs(value - after):
                 low, before = middle, value
             else:
                 high, after = middle, value
-        if abs(after - before) > 1e-3:
-            nearest = 1 + int(np.argmin(np.abs(nodes[1:-1] - high)))
+        if abs(after - before) > 0.1 * JUMP:
+            nearest = 2 + 2 * int(np.argmin(np.abs(nodes[2:-2:2] - high)))
             nodes[nearest] = high
-            at.append(nearest)
-    return nodes, np.array(sorted(set(at)), dtype=int)
+            at.add(nearest)
+    return nodes, np.array(sorted(at), dtype=np.int64)
 
 
 def _integrals(process: Process, time: np.ndarray, jumps: np.ndarray) -> tuple[np.ndarray, ...]:
     """What `spectral.solve` needs over the steps between the nodes, in its order, and log b at the nodes."""
+    at = _quadrature_times(time)
     n = len(time)
-    g = process.leak
-    width = np.diff(time)
-    inner = np.concatenate([time[:-1] + GAUSS * width, time[:-1] + (1 - GAUSS) * width])
-    at = np.concatenate([time, inner])
-    early, late = at * (1 - EPSILON), at * (1 + EPSILON)
-    b, b_early, b_late = np.split(process.bound(np.concatenate([at, early, late])), 3)
-    slope = (b_late - b_early) / (late - early)
-    # At a node the drift is taken just before and just after, in case it jumps there.
+    b, b_early, b_late = np.split(process.bound(np.concatenate([at, at * (1 - EPSILON), at * (1 + EPSILON)])), 3)
+    # At a node the drift is taken just before and just after, in case it jumps there. The last time is beyond all
+    # others: some registered drifts stop at the largest time they are given.
     nudge = 1e-9 * time
-    mu_before, mu_after, mu_inner = np.split(
-        process.drift(np.concatenate([time - nudge, time + nudge, inner, time[-1:] * 2]))[:-1], [n, 2 * n]
-    )
-    b_node, k_node = b[:n], g * b[:n] ** 2 + b[:n] * slope[:n]
-    b_inner, kappa = b[n:], g + slope[n:] / b[n:]
-
-    def integral(values: np.ndarray) -> np.ndarray:
-        return 0.5 * width * (values[: n - 1] + values[n - 1 :])
-
-    m = mu_before * b_node
-    jump = np.zeros(n - 1)
-    jump[jumps] = (mu_after - mu_before)[jumps] * b_node[jumps]
-    beta = m[1:] - (m[:-1] + jump) - integral(mu_inner * b_inner * kappa)
-    gamma = 0.5 * (integral((kappa * b_inner) ** 2) - np.diff(k_node))
-    log_factor = -0.5 * (integral(mu_inner**2) - g * width - np.diff(np.log(b_node)))
-    ticks = integral(1 / b_inner**2)
-    first = time[0] / b_node[0] ** 2
-    return first + np.concatenate([[0.0], np.cumsum(ticks)]), beta, gamma, log_factor, jump, m, k_node, np.log(b_node)
+    mu = process.drift(np.concatenate([time - nudge, time + nudge, at[n:], time[-1:] * 2])).astype(float)
+    return _step_integrals(time, b, (b_late - b_early) / (2 * EPSILON * at), mu, process.leak, jumps)
 
 
-def _fill_onset(time: np.ndarray, log_f: np.ndarray) -> np.ndarray:
-    """Continue each density from its first reliable nodes back to the onset by f ~ t^(-3/2) exp(-A / t)."""
-    for f in log_f:
-        known = np.flatnonzero(np.isfinite(f))
-        if len(known) < 2:
-            f[:] = -np.inf
-            continue
-        i, j = known[0], known[1]
-        scale = (f[j] - f[i] + 1.5 * math.log(time[j] / time[i])) / (1 / time[i] - 1 / time[j])
-        before = time[:i]
-        f[:i] = f[i] - 1.5 * np.log(before / time[i]) - max(scale, 0.0) * (1 / before - 1 / time[i])
-    return log_f
+@njit(cache=True)
+def _quadrature_times(time):
+    """The nodes, then the two Gauss-Legendre points of each step."""
+    n = len(time)
+    out = np.empty(3 * n - 2)
+    out[:n] = time
+    for j in range(n - 1):
+        width = time[j + 1] - time[j]
+        out[n + j] = time[j] + GAUSS * width
+        out[2 * n - 1 + j] = time[j + 1] - GAUSS * width
+    return out
+
+
+@njit(cache=True)
+def _step_integrals(time, b, slope, mu, leak, jumps):
+    n = len(time)
+    m, k, log_bound, clock = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
+    beta, gamma, log_factor, jump = np.empty(n - 1), np.empty(n - 1), np.empty(n - 1), np.zeros(n - 1)
+    for j in range(n):
+        m[j] = mu[j] * b[j]
+        k[j] = leak * b[j] * b[j] + b[j] * slope[j]
+        log_bound[j] = math.log(b[j])
+    for j in jumps:
+        jump[j] = (mu[n + j] - mu[j]) * b[j]
+    clock[0] = time[0] / (b[0] * b[0])
+    for j in range(n - 1):
+        half = 0.5 * (time[j + 1] - time[j])
+        ticks, mk, kk, mm = 0.0, 0.0, 0.0, 0.0
+        for i in (n + j, 2 * n - 1 + j):
+            drift = mu[n + i]
+            kappa = leak * b[i] + slope[i]
+            ticks += half / (b[i] * b[i])
+            mk += half * drift * kappa
+            kk += half * kappa * kappa
+            mm += half * drift * drift
+        clock[j + 1] = clock[j] + ticks
+        beta[j] = m[j + 1] - m[j] - jump[j] - mk
+        gamma[j] = 0.5 * (kk - k[j + 1] + k[j])
+        log_factor[j] = -0.5 * (mm - 2 * half * leak - log_bound[j + 1] + log_bound[j])
+    return clock, beta, gamma, log_factor, jump, m, k, log_bound
+
+
+def _onset_scale(time: np.ndarray, log_f: np.ndarray) -> np.ndarray:
+    """(2,) A of the onset t^(-3/2) exp(-A / t), from the first nodes."""
+    rise = log_f[:, 1] - log_f[:, 0] + 1.5 * math.log(time[1] / time[0])
+    return np.where(np.isfinite(rise), np.maximum(rise / (1 / time[0] - 1 / time[1]), 0.0), 0.0)

@@ -1,8 +1,8 @@
 """Densities tabulated over time: integration, sampling by inverse CDF, and evaluation between the nodes.
 
 A table holds, for each theta and choice, log f at time nodes (decision time, without the non-decision time).
-Between two nodes log f is a cubic in log t, which is close to exact for first-passage densities from their
-steep onset to their exponential tail.
+Between two nodes log f + A / t is a cubic in log t. First-passage densities set on like exp(-A / t), so what is
+left to interpolate is smooth from the onset to the exponential tail.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ class Table:
         limit: (B,) largest decision time, seconds; the density is not used from there on.
         log_time: (B, N) logarithm of increasing decision times in seconds; the last is at or before
             ``limit``.
-        log_f: (B, C, N) log-density of (decision time, choice).
-        slope: (B, C, N) d log_f / d log time at the nodes.
+        scale: (B, C) A of the onset exp(-A / t), seconds.
+        smooth: (B, C, N) log-density of (decision time, choice) at the nodes, plus A / t.
+        slope: (B, C, N) its derivative by log time at the nodes.
         cumulative: (B, C * (N - 1) + 1) probability summed over the cells of choice 0, then 1, and so on.
         choices: (C,) the values of the choices.
     """
@@ -36,7 +37,8 @@ class Table:
     onset: np.ndarray
     limit: np.ndarray
     log_time: np.ndarray
-    log_f: np.ndarray
+    scale: np.ndarray
+    smooth: np.ndarray
     slope: np.ndarray
     cumulative: np.ndarray
     choices: np.ndarray
@@ -52,44 +54,48 @@ class Table:
 
     def sample(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """(B, n) response times and choices, conditional on a response before the time limit, or nan."""
+        uniform = rng.random((len(self.log_time), n))
         return _sample(
-            rng.random((len(self.log_time), n)),
-            self.onset,
-            self.log_time,
-            self.log_f,
-            self.cumulative,
-            self.choices,
+            uniform, self.onset, self.log_time, self.scale, self.smooth, self.cumulative, self.choices
         )
 
     def log_density(self, rt: np.ndarray, choice: np.ndarray) -> np.ndarray:
         """(B, n) log-density at response times and choices; -inf outside (onset, onset + limit)."""
         index = np.searchsorted(self.choices, choice)
-        return _interpolate(rt, index, self.onset, self.limit, self.log_time, self.log_f, self.slope)
+        return _interpolate(
+            rt, index, self.onset, self.limit, self.log_time, self.scale, self.smooth, self.slope
+        )
 
 
 def make_table(
-    onset: np.ndarray, limit: np.ndarray, log_time: np.ndarray, log_f: np.ndarray, choices: tuple[int, ...]
+    onset: np.ndarray,
+    limit: np.ndarray,
+    log_time: np.ndarray,
+    log_f: np.ndarray,
+    scale: np.ndarray,
+    choices: tuple[int, ...],
 ) -> Table:
-    """A table from log-densities at nodes; see `Table` for the arguments."""
+    """A table from log-densities ``log_f`` (B, C, N) at nodes; see `Table` for the other arguments."""
     log_f = np.maximum(log_f, -1e4)  # keeps slopes finite where a series or a solver has underflowed
-    slope = _slopes(log_time, log_f)
-    cumulative = _integrate(log_time, log_f, slope)
-    return Table(onset, limit, log_time, log_f, slope, cumulative, np.asarray(choices))
+    smooth = log_f + scale[:, :, None] * np.exp(-log_time)[:, None, :]
+    slope = _slopes(log_time, smooth)
+    cumulative = _integrate(log_time, scale, smooth, slope)
+    return Table(onset, limit, log_time, scale, smooth, slope, cumulative, np.asarray(choices))
 
 
 @njit(cache=True, nogil=True)
-def _slopes(log_time, log_f):
-    """Parabola slopes in log time, limited to three times the smaller secant so that no cell overshoots."""
-    n_theta, n_choice, n = log_f.shape
-    slope = np.empty_like(log_f)
+def _slopes(log_time, smooth):
+    """Parabola slopes, limited to three times the smaller secant so that no cell overshoots."""
+    n_theta, n_choice, n = smooth.shape
+    slope = np.empty_like(smooth)
     for b in range(n_theta):
         for c in range(n_choice):
             left_width = log_time[b, 1] - log_time[b, 0]
-            left = (log_f[b, c, 1] - log_f[b, c, 0]) / left_width
+            left = (smooth[b, c, 1] - smooth[b, c, 0]) / left_width
             slope[b, c, 0] = left
             for j in range(1, n - 1):
                 width = log_time[b, j + 1] - log_time[b, j]
-                right = (log_f[b, c, j + 1] - log_f[b, c, j]) / width
+                right = (smooth[b, c, j + 1] - smooth[b, c, j]) / width
                 value = (left * width + right * left_width) / (width + left_width)
                 # Near a maximum the secants differ in sign: there the parabola is right and no limit applies.
                 if left * right > 0.0:
@@ -111,33 +117,27 @@ def _hermite(u, width, f0, f1, s0, s1):
 
 
 @njit(cache=True, nogil=True)
-def _integrate(log_time, log_f, slope):
-    n_theta, n_choice, n = log_f.shape
-    cumulative = np.empty((n_theta, n_choice * (n - 1) + 1))
+def _integrate(log_time, scale, smooth, slope):
+    n_theta, n_choice, n = smooth.shape
+    cumulative = np.zeros((n_theta, n_choice * (n - 1) + 1))
     for b in range(n_theta):
-        total = 0.0
-        cumulative[b, 0] = 0.0
-        for c in range(n_choice):
-            for j in range(n - 1):
-                if max(log_f[b, c, j], log_f[b, c, j + 1]) > -40.0:
-                    log_t = log_time[b, j]
-                    width = log_time[b, j + 1] - log_t
-                    for node, weight in _RULE:
-                        value = _hermite(
-                            node,
-                            width,
-                            log_f[b, c, j],
-                            log_f[b, c, j + 1],
-                            slope[b, c, j],
-                            slope[b, c, j + 1],
-                        )
-                        total += weight * width * math.exp(value + log_t + node * width)
-                cumulative[b, c * (n - 1) + j + 1] = total
+        for j in range(n - 1):
+            u = log_time[b, j]
+            width = log_time[b, j + 1] - u
+            for node, weight in _RULE:
+                t = math.exp(u + node * width)
+                for c in range(n_choice):
+                    f0, f1, s0, s1 = smooth[b, c, j], smooth[b, c, j + 1], slope[b, c, j], slope[b, c, j + 1]
+                    value = _hermite(node, width, f0, f1, s0, s1) - scale[b, c] / t
+                    if value > -50.0:
+                        cumulative[b, c * (n - 1) + j + 1] += weight * width * t * math.exp(value)
+        for cell in range(1, cumulative.shape[1]):
+            cumulative[b, cell] += cumulative[b, cell - 1]
     return cumulative
 
 
 @njit(cache=True, nogil=True)
-def _sample(uniform, onset, log_time, log_f, cumulative, choices):
+def _sample(uniform, onset, log_time, scale, smooth, cumulative, choices):
     n_theta, n_sample = uniform.shape
     n = log_time.shape[1]
     rt = np.empty((n_theta, n_sample))
@@ -154,8 +154,8 @@ def _sample(uniform, onset, log_time, log_f, cumulative, choices):
             fraction = (target - cumulative[b, cell]) / (cumulative[b, cell + 1] - cumulative[b, cell])
             # Within the cell the density of log t is taken as linear; g0 and g1 are its ends.
             u0, u1 = log_time[b, j], log_time[b, j + 1]
-            g0 = math.exp(log_f[b, c, j] + u0)
-            g1 = math.exp(log_f[b, c, j + 1] + u1)
+            g0 = math.exp(smooth[b, c, j] + u0 - scale[b, c] * math.exp(-u0))
+            g1 = math.exp(smooth[b, c, j + 1] + u1 - scale[b, c] * math.exp(-u1))
             position = fraction * (g0 + g1) / (g0 + math.sqrt(g0 * g0 + fraction * (g1 * g1 - g0 * g0)))
             rt[b, i] = onset[b] + math.exp(u0 + position * (u1 - u0))
             choice[b, i] = choices[c]
@@ -163,7 +163,7 @@ def _sample(uniform, onset, log_time, log_f, cumulative, choices):
 
 
 @njit(cache=True, nogil=True)
-def _interpolate(rt, index, onset, limit, log_time, log_f, slope):
+def _interpolate(rt, index, onset, limit, log_time, scale, smooth, slope):
     n_theta, n_row = rt.shape
     n = log_time.shape[1]
     out = np.empty((n_theta, n_row))
@@ -177,22 +177,15 @@ def _interpolate(rt, index, onset, limit, log_time, log_f, slope):
             u = math.log(t)
             j = np.searchsorted(log_time[b], u) - 1
             if j < 0:
-                # Before the first node f ~ t^(-3/2) exp(-A/t); A follows from the slope at the node.
-                t0 = math.exp(log_time[b, 0])
-                scale = max((slope[b, c, 0] + 1.5) * t0, 0.0)
-                out[b, i] = log_f[b, c, 0] - 1.5 * (u - log_time[b, 0]) - scale * (1 / t - 1 / t0)
+                # Before the first node the leading terms of a first-passage density, t^(-3/2) exp(-A / t).
+                value = smooth[b, c, 0] - 1.5 * (u - log_time[b, 0])
             elif j >= n - 1:
                 # After the last node an exponential tail, by the slope at the node.
                 last = math.exp(log_time[b, n - 1])
-                out[b, i] = log_f[b, c, n - 1] + min(slope[b, c, n - 1], 0.0) * (t / last - 1)
+                value = smooth[b, c, n - 1] + min(slope[b, c, n - 1], 0.0) * (t / last - 1)
             else:
+                f0, f1, s0, s1 = smooth[b, c, j], smooth[b, c, j + 1], slope[b, c, j], slope[b, c, j + 1]
                 width = log_time[b, j + 1] - log_time[b, j]
-                out[b, i] = _hermite(
-                    (u - log_time[b, j]) / width,
-                    width,
-                    log_f[b, c, j],
-                    log_f[b, c, j + 1],
-                    slope[b, c, j],
-                    slope[b, c, j + 1],
-                )
+                value = _hermite((u - log_time[b, j]) / width, width, f0, f1, s0, s1)
+            out[b, i] = value - scale[b, c] / t
     return out

@@ -98,7 +98,7 @@ def density_figure(judged: Judged, name: str) -> Figure:
             _density_panel(axes, judged, index, label)
         for axes in grid[:, 0]:
             axes.set_ylabel("density (1/s)")
-        for axes in grid[-1, :]:
+        for axes in grid.flat[max(0, len(picked) - columns) : len(picked)]:
             axes.set_xlabel("response time (s)")
         _title(
             figure,
@@ -126,7 +126,10 @@ def _density_panel(axes: Axes, judged: Judged, index: int, label: str) -> None:
     mirrored = len(reference) == 2
     for c in range(len(reference)):
         sign = -1 if mirrored and c == 0 else 1
-        axes.fill_between(rt, sign * reference[c], color=_colour(c), alpha=0.28, lw=0)
+        if mirrored:
+            axes.fill_between(rt, sign * reference[c], color=_colour(c), alpha=0.28, lw=0)
+        else:
+            axes.plot(rt, reference[c], color=_colour(c), alpha=0.35, lw=5)
         axes.plot(rt, sign * network[c], color=_colour(c), lw=1.4)
     if mirrored:
         axes.axhline(0, color="#888888", lw=0.8)
@@ -162,8 +165,8 @@ def error_figure(judged: Judged, name: str) -> Figure:
         name: of the network, for the title.
     """
     trials, params = judged.reference.trials, judged.reference.model.params
-    theta, error = trials.theta[trials.index], np.abs(judged.error)
-    n_bins = int(np.clip(np.sqrt(len(trials.theta) / 10), 4, 16))
+    theta, error = trials.theta, np.abs(judged.error)
+    n_bins = int(np.clip(np.sqrt(len(np.unique(trials.cluster)) / 10), 4, 16))
     edges = [np.linspace(low, high, n_bins + 1) for low, high in zip(theta.min(0), theta.max(0), strict=True)]
     size = max(3, len(params))
     width, height = 1.9 * size + 1.3, 1.6 * size + 1.3
@@ -195,13 +198,16 @@ def error_figure(judged: Judged, name: str) -> Figure:
         bar_axes = _inset(figure, grid[size - 2, size - 1], (0.42, 0.55, 0.58, 0.1))
         bar = figure.colorbar(mesh, cax=bar_axes, orientation="horizontal", label="mean |error| (nats)")
         bar.outline.set_visible(False)
-        _log_ticks(bar_axes.xaxis, (1, 2, 5))
+        bar.set_ticks(np.geomspace(norm.vmin, norm.vmax, 3))
+        bar_axes.xaxis.set_major_formatter(StrMethodFormatter("{x:.2g}"))
+        bar_axes.xaxis.set_minor_locator(NullLocator())
         half = size // 2
         axes = _inset(figure, grid[:half, size - half :], (0.25, 0.12, 0.75, 0.88))
         _band(axes, trials.log_density, error, np.linspace(*np.quantile(trials.log_density, [0, 1]), 25))
         axes.set_xlabel(f"log-density, {judged.metrics.reference} (nats)")
         axes.set_ylabel("|error| (nats)")
-        axes.legend()
+        if axes.lines:
+            axes.legend()
         _title(
             figure,
             f"{name}: 99 % of {judged.metrics.trials:,} trials within {judged.metrics.abs_error_p99:.2f} nats",

@@ -27,7 +27,8 @@ class Metrics:
         rmse: root of the mean squared error.
         abs_error_p99: 99 % of the trials have a smaller absolute error.
         bias: mean error, network minus reference.
-        reference_mae: the reference's own mean absolute error from its limited number of trajectories; 0 if exact.
+        reference_sampling_error: the reference's own mean absolute error from its limited number of trajectories,
+            half of what its two halves differ by; 0 if exact. The smoothing of a kernel density estimate is not in it.
         mass_mean: total probability of a theta, mean over thetas: the integral of the network's density over
             [0, max_t] and all choices, plus the reference's probability of an omission.
         mass_q05: 5 % quantile of the total probability.
@@ -45,7 +46,7 @@ class Metrics:
     rmse: float
     abs_error_p99: float
     bias: float
-    reference_mae: float
+    reference_sampling_error: float
     mass_mean: float
     mass_q05: float
     mass_q95: float
@@ -92,7 +93,7 @@ def judge(network: LogLikelihood, reference: Reference) -> Judged:
         UserError: the network gives something that is not a finite number.
     """
     trials, curves = reference.trials, reference.curves
-    values = network(input_rows(trials.theta[trials.index], trials.rt, trials.choice))
+    values = network(input_rows(trials.theta, trials.rt, trials.choice))
     density = _network_density(network, curves)
     if bad := np.count_nonzero(~np.isfinite(values)) + np.count_nonzero(~np.isfinite(density)):
         raise UserError(f"the network gives NaN or infinite log-likelihoods for {bad:,} inputs: its training diverged")
@@ -107,12 +108,12 @@ def judge(network: LogLikelihood, reference: Reference) -> Judged:
         trials_below_min=trials.below_min,
         trials_omitted=trials.omitted,
         mae=mae,
-        mae_standard_error=_clustered_standard_error(absolute - mae, trials.index),
+        mae_standard_error=_clustered_standard_error(absolute - mae, trials.cluster),
         rmse=float(np.sqrt(np.mean(error**2))),
         abs_error_p99=float(np.quantile(absolute, 0.99)),
         bias=float(error.mean()),
-        # The reference is the mean of two halves: its error is half of what they differ by.
-        reference_mae=float(np.abs(trials.halves_difference).mean() / 2),
+        # The mean of two independent halves has half the error of their difference.
+        reference_sampling_error=float(np.abs(trials.halves_difference).mean() / 2),
         mass_mean=float(mass.mean()),
         mass_q05=float(np.quantile(mass, 0.05)),
         mass_q95=float(np.quantile(mass, 0.95)),

@@ -11,7 +11,9 @@ trials each; how far two independent halves of the simulation disagree gives the
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +30,7 @@ ReferenceKind = Literal["exact", "simulation"]
 
 TRIALS_PER_THETA = 5  # with an exact reference; more thetas cost more than they add
 BLOCK_THETAS = 500
+MOST_PER_COUNTED = 10  # simulated trials for each that counts, before this is called a mistake
 OMISSION = -1.0
 GRID_UNIFORM = 800  # grid points between 0 and max_t ...
 GRID_SAMPLED = 400  # ... and where the reference has its responses, however narrow its peak
@@ -39,8 +42,8 @@ class Trials:
     """N simulated trials that count, and the reference's log-density at each.
 
     Attributes:
-        theta: (B, P) parameters, uniform in the bounds.
-        index: (N,) row of ``theta`` that each trial belongs to.
+        theta: (N, P) parameters, uniform in the bounds.
+        cluster: (N,) a number for each different theta.
         rt: (N,) response times, seconds.
         choice: (N,) responses.
         log_density: (N,) log-density of the reference, nats, above min_log_density.
@@ -50,7 +53,7 @@ class Trials:
     """
 
     theta: np.ndarray
-    index: np.ndarray
+    cluster: np.ndarray
     rt: np.ndarray
     choice: np.ndarray
     log_density: np.ndarray
@@ -98,59 +101,104 @@ def make_reference(model: Model, data: Data, settings: Evaluation) -> Reference:
         settings: number of trials and thetas, seed.
 
     Raises:
-        UserError: the reference is below min_log_density at every trial.
+        UserError: too few trials have a reference above min_log_density.
     """
     data = data.model_copy(update={"engine": "auto"})
     trials_rng, curves_rng = (np.random.default_rng(seed) for seed in np.random.SeedSequence(settings.seed).spawn(2))
     exact = engines.has_exact(model)
     theta = _sample_theta(model, settings.mass_thetas, curves_rng)
     parts = [engines.densities(model, theta, data, rng) for rng in curves_rng.spawn(1 if exact else 2)]
-    curves = _curves(model, data, theta, parts, curves_rng)
     if exact:
-        theta = _sample_theta(model, math.ceil(settings.trials / TRIALS_PER_THETA), trials_rng)
-        rt, choice, log_density = _exact_trials(model, data, theta, trials_rng)
-        difference = np.zeros_like(rt)
+        blocks = _exact_blocks(model, data, settings, trials_rng)
     else:
-        rt, choice = _simulate(model, theta, math.ceil(settings.trials / len(theta)), data, trials_rng)
-        first, second = (np.maximum(part.log_density(rt, choice), data.floor) for part in parts)
-        log_density, difference = np.logaddexp(first, second) - np.log(2), first - second
+        blocks = _simulated_blocks(model, data, settings, theta, parts, trials_rng)
+    return Reference(
+        model=model,
+        kind="exact" if exact else "simulation",
+        trials=_gather(blocks, model, settings),
+        curves=_curves(model, data, theta, parts, curves_rng),
+    )
 
+
+def _gather(blocks: Iterator[Trials], model: Model, settings: Evaluation) -> Trials:
+    """The first ``settings.trials`` trials that count."""
+    taken: list[Trials] = []
+    counted = simulated = 0
+    while counted < settings.trials:
+        block = next(blocks)
+        taken.append(block)
+        counted += len(block.rt)
+        simulated += len(block.rt) + block.below_min + block.omitted
+        if counted < simulated / MOST_PER_COUNTED and simulated > settings.trials:
+            raise UserError(
+                f"evaluation.min_log_density: only {counted:,} of {simulated:,} simulated trials of {model.name} "
+                f"have a response and a reference log-density above {settings.min_log_density:g}"
+            )
+    arrays = ("theta", "cluster", "rt", "choice", "log_density", "halves_difference")
+    joined = {name: np.concatenate([getattr(block, name) for block in taken]) for name in arrays}
+    return Trials(
+        **{name: array[: settings.trials] for name, array in joined.items()},
+        below_min=sum(block.below_min for block in taken),
+        omitted=sum(block.omitted for block in taken),
+    )
+
+
+def _exact_blocks(model: Model, data: Data, settings: Evaluation, rng: np.random.Generator) -> Iterator[Trials]:
+    """A few trials at each of some new thetas, again and again."""
+    for block in itertools.count():
+        theta = _sample_theta(model, BLOCK_THETAS, rng)
+        rt, choice = _simulate(model, theta, TRIALS_PER_THETA, data, rng)
+        log_density = engines.densities(model, theta, data, rng).log_density(rt, choice)
+        difference = np.zeros_like(log_density)
+        yield _trials(theta, block * BLOCK_THETAS, rt, choice, log_density, difference, settings)
+
+
+def _simulated_blocks(
+    model: Model,
+    data: Data,
+    settings: Evaluation,
+    theta: np.ndarray,
+    halves: list[engines.Densities],
+    rng: np.random.Generator,
+) -> Iterator[Trials]:
+    """More and more trials at the same thetas; they are not among those that the halves were estimated from."""
+    per_theta = math.ceil(settings.trials / len(theta))
+    while True:
+        rt, choice = _simulate(model, theta, per_theta, data, rng)
+        first, second = (np.maximum(half.log_density(rt, choice), data.floor) for half in halves)
+        log_density = np.logaddexp(first, second) - np.log(2)
+        yield _trials(theta, 0, rt, choice, log_density, first - second, settings)
+
+
+def _trials(
+    theta: np.ndarray,
+    first_cluster: int,
+    rt: np.ndarray,
+    choice: np.ndarray,
+    log_density: np.ndarray,
+    difference: np.ndarray,
+    settings: Evaluation,
+) -> Trials:
+    """Those trials that count, from (B, P) thetas and arrays (B, n)."""
     responded = rt != OMISSION
     counts = responded & (log_density > settings.min_log_density)
-    if not counts.any():
-        raise UserError(
-            f"evaluation.min_log_density: none of {rt.size:,} simulated trials of {model.name} has a reference "
-            f"log-density above {settings.min_log_density:g}"
-        )
-    trials = Trials(
-        theta=theta,
-        index=np.nonzero(counts)[0],
-        rt=rt[counts],
-        choice=choice[counts],
-        log_density=log_density[counts],
-        halves_difference=difference[counts],
+    # Trial by trial over all thetas, so that a cut takes from all of them.
+    trial, index = np.nonzero(counts.T)
+    return Trials(
+        theta=theta[index],
+        cluster=first_cluster + index,
+        rt=rt[index, trial],
+        choice=choice[index, trial],
+        log_density=log_density[index, trial],
+        halves_difference=difference[index, trial],
         below_min=int(np.count_nonzero(responded & ~counts)),
         omitted=int(np.count_nonzero(~responded)),
     )
-    return Reference(model, "exact" if exact else "simulation", trials, curves)
 
 
 def _sample_theta(model: Model, n: int, rng: np.random.Generator) -> np.ndarray:
     """(n, P) parameters, rounded to float32 because that is what a network sees."""
     return sample_theta(model, n, rng).astype(np.float32).astype(float)
-
-
-def _exact_trials(
-    model: Model, data: Data, theta: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(B, n) response times, choices and exact log-densities; in blocks, because tables for all thetas are large."""
-    blocks = []
-    for start in range(0, len(theta), BLOCK_THETAS):
-        block = theta[start : start + BLOCK_THETAS]
-        rt, choice = _simulate(model, block, TRIALS_PER_THETA, data, rng)
-        blocks.append((rt, choice, engines.densities(model, block, data, rng).log_density(rt, choice)))
-    rt, choice, log_density = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
-    return rt, choice, log_density
 
 
 def _simulate(

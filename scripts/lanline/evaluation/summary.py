@@ -86,11 +86,14 @@ def as_text(summaries: Sequence[NetworkSummary], report: Path) -> str:
         summaries: from `read_summaries`.
         report: folder with the run's metrics and figures.
     """
-    rows = [COLUMNS, *(_cells(summary) for summary in summaries)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    # Paths are long: below the table, so that it fits a terminal.
+    rows = [row[:-1] for row in (COLUMNS, *(_cells(summary) for summary in summaries))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     rule = "-" * max(map(len, lines))
-    return "\n".join([lines[0], rule, *lines[1:], rule, *_next_steps(summaries, report)])
+    files = [f"  {summary.onnx}" for summary in summaries]
+    steps = _next_steps(summaries, report)
+    return "\n".join([lines[0], rule, *lines[1:], rule, "networks, as HSSM loads them:", *files, *steps])
 
 
 def as_markdown(summaries: Sequence[NetworkSummary], report: Path) -> str:
@@ -123,9 +126,9 @@ def _cells(summary: NetworkSummary) -> tuple[str, ...]:
 def _next_steps(summaries: Sequence[NetworkSummary], report: Path) -> list[str]:
     kinds = " and ".join(sorted({summary.reference for summary in summaries}))
     steps = [f"MAE and p99: absolute error in log-likelihood (nats), reference: {kinds}"]
-    steps.append(f"metrics and figures: {report.as_posix()}/   as one page: make report")
+    steps.append(f"metrics and figures: {report.as_posix()}/ (all on one page: make report)")
     if any(summary.run_id for summary in summaries):
-        steps.append("MLflow: make mlflow-ui")
+        steps.append("runs in MLflow: make mlflow-ui")
     return steps
 
 

@@ -19,9 +19,7 @@ class EndedRun(Run):
         self._open_journal()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._writer.close()
         if self._store:
             self._bring_over()

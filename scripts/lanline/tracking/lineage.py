@@ -163,9 +163,7 @@ def find_dataset_runs(store: Store, experiment_id: str) -> list[DatasetRun]:
         raise UserError(f"experiment {experiment_id} ({experiment.name}) was deleted in {store.shown}")
     found, token = [], None
     while True:
-        page = ask(
-            store, client.search_runs, [experiment_id], "attributes.status = 'FINISHED'", page_token=token
-        )
+        page = ask(store, client.search_runs, [experiment_id], "attributes.status = 'FINISHED'", page_token=token)
         found += page
         token = page.token
         if not token:

@@ -95,6 +95,7 @@ class _Mirror:
         self.journal, self.client, self.store = journal, client, store
         self.position = read_position(journal)
         self.batch = _Batch()
+        self.created = False  # by this very call: nothing can be in the run that we do not know
 
     def catch_up(self) -> Position:
         if self.position.run_id is None:
@@ -201,7 +202,7 @@ class _Mirror:
         from mlflow.entities import Param, RunTag
 
         batch, self.batch = self.batch, _Batch()
-        if batch.params:
+        if batch.params and not self.created:
             # MLflow refuses a whole batch for a param that has another value (--mlflow-run-id).
             there = ask(self.store, self.client.get_run, self.position.run_id).data.params
             differing = {key for key, value in batch.params.items() if there.get(key, value) != value}
@@ -224,10 +225,8 @@ class _Mirror:
             # again.
             tags = {KEY_TAG: start["key"], "mlflow.user": start["tags"].get("mlflow.user", "unknown")}
             create = self.client.create_run
-            run = self._write(
-                create, experiment_id, start_time=start["time"], tags=tags, run_name=start["name"]
-            )
-            run_id = run.info.run_id
+            run = self._write(create, experiment_id, start_time=start["time"], tags=tags, run_name=start["name"])
+            run_id, self.created = run.info.run_id, True
         self.position = self.position.model_copy(update={"run_id": run_id, "experiment_id": experiment_id})
         self.position.write(position_file(self.journal))
 
@@ -269,14 +268,15 @@ class _Mirror:
 
     def _replace_older(self) -> None:
         """Only a run that finished takes the place of the one before it."""
+        start, _ = next(read_events(self.journal))
+        if not start.get("supersedes"):
+            return
         older = ask(self.store, self.client.get_run, self.position.run_id).data.tags.get("supersedes")
         if older:
             self._write(self.client.set_tag, older, "superseded_by", self.position.run_id)
 
 
-def find_run(
-    client: MlflowClient, store: Store, key: str, experiment_ids: list[str] | None = None
-) -> str | None:
+def find_run(client: MlflowClient, store: Store, key: str, experiment_ids: list[str] | None = None) -> str | None:
     """The run of a journal's key. A double, made when a server died while answering, is deleted."""
     from mlflow.entities import ViewType
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import socket
+from functools import cache
 
 from lanline.versions import git_commit, library_versions
 
@@ -14,7 +15,7 @@ LIBRARIES = ("lanline", "numpy", "scipy", "ssm-simulators", "torch", "jax", "opt
 def standard_tags() -> dict[str, str]:
     """What every run tells about its origin: commit, versions, host, job. Never the environment or
     credentials."""
-    tags = {f"version.{name}": version for name, version in library_versions(*LIBRARIES).items()}
+    tags = dict(_version_tags())
     if commit := git_commit():
         tags |= {"git_commit": commit, "mlflow.source.git.commit": commit.removesuffix("-dirty")}
     try:
@@ -22,6 +23,11 @@ def standard_tags() -> dict[str, str]:
     except (KeyError, OSError):  # a container whose user has no name
         tags["mlflow.user"] = str(os.getuid())
     return {**tags, **job_tags()}
+
+
+@cache
+def _version_tags() -> dict[str, str]:
+    return {f"version.{name}": version for name, version in library_versions(*LIBRARIES).items()}
 
 
 def job_tags() -> dict[str, str]:

@@ -108,9 +108,7 @@ class Run:
         texts = {_checked(name): str(value) for name, value in params.items()}
         for name, text in texts.items():
             if self._params.get(name, text) != text:
-                raise UserError(
-                    f"param {name} of run {self.key} is {self._params[name]}; it cannot become {text}"
-                )
+                raise UserError(f"param {name} of run {self.key} is {self._params[name]}; it cannot become {text}")
         if new := {name: text for name, text in texts.items() if name not in self._params}:
             self._params |= new
             self._writer.append("params", params=new)
@@ -195,9 +193,7 @@ class Run:
             self._mirror = self._start_mirror()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         status, reason = _ending(error)
         if self._old_handler is not None:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second SIGTERM must not tear the end
@@ -214,9 +210,7 @@ class Run:
         try:
             self._writer = Journal(self.journal)
         except BlockingIOError:
-            raise UserError(
-                f"{self.journal} is being written by another process: wait for it, or end it"
-            ) from None
+            raise UserError(f"{self.journal} is being written by another process: wait for it, or end it") from None
         events = [event for event, _ in read_events(self.journal)]
         for event in events:
             if event["event"] == "params":
@@ -357,13 +351,9 @@ def _unfinished_run(client: MlflowClient, store: Store, run_id: str) -> MlflowRu
     except MlflowException as error:
         raise UserError(f"MLflow run {run_id} cannot be gone on with: {redact(str(error))}") from None
     if run.info.lifecycle_stage == "deleted":
-        raise UserError(
-            f"MLflow run {run_id} was deleted: restore it in {store.shown}, or start without its id"
-        )
+        raise UserError(f"MLflow run {run_id} was deleted: restore it in {store.shown}, or start without its id")
     if run.info.status == "FINISHED":
-        raise UserError(
-            f"MLflow run {run_id} has finished, and is not written to again: start without its id"
-        )
+        raise UserError(f"MLflow run {run_id} has finished, and is not written to again: start without its id")
     return run
 
 

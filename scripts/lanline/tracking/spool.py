@@ -58,11 +58,13 @@ def sync(root: Path, store: Store) -> list[str]:
             continue
         waits = f", waits for {', '.join(position.pending_links)}" if position.pending_links else ""
         lines.append(f"{start['name']} ({path.stem}): run {position.run_id}{waits}")
-    lines += [
-        f"some runs wait for another store: {uri} (set MLFLOW_TRACKING_URI to it)"
-        for uri in sorted(elsewhere)
-    ]
+    lines += [f"some runs wait for another store: {uri} (set MLFLOW_TRACKING_URI to it)" for uri in sorted(elsewhere)]
     return lines
+
+
+def alive_runs(root: Path) -> list[Path]:
+    """Journals under ``root`` that a process is writing."""
+    return [path for folder in Path(root).rglob(FOLDER) for path in journals(folder.parent) if is_alive(path)]
 
 
 def follow(journal: Path, store: Store, pid: int) -> None:
@@ -115,9 +117,7 @@ def _end_for_the_dead(journal: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Bring a journal into the MLflow store of MLFLOW_TRACKING_URI."
-    )
+    parser = argparse.ArgumentParser(description="Bring a journal into the MLflow store of MLFLOW_TRACKING_URI.")
     parser.add_argument("journal", type=Path)
     parser.add_argument("--follow", type=int, metavar="PID", help="go on until this parent process ends")
     args = parser.parse_args()

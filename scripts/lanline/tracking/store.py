@@ -158,16 +158,12 @@ def probe(store: Store) -> None:
     parts = urlsplit(store.uri)
     if parts.scheme not in ("http", "https"):
         return
-    health = parts._replace(
-        netloc=parts.netloc.rpartition("@")[2], path=parts.path.rstrip("/") + "/health", query=""
-    )
+    health = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=parts.path.rstrip("/") + "/health", query="")
     try:
         urllib.request.urlopen(health.geturl(), timeout=PROBE_SECONDS).close()
     except urllib.error.HTTPError as error:
         if error.code >= 500:
-            raise StoreUnavailable(
-                f"MLflow server {store.shown} answers with HTTP status {error.code}"
-            ) from None
+            raise StoreUnavailable(f"MLflow server {store.shown} answers with HTTP status {error.code}") from None
     except OSError as error:
         reason = getattr(error, "reason", error)
         raise StoreUnavailable(f"MLflow server {store.shown} does not answer: {reason}") from None

@@ -18,13 +18,53 @@ from lanline.networks.initial import initial_weights
 from lanline.networks.specification import NetworkSpec, Standardisation, Weights
 from lanline.training.backend import Backend, start_backend, unflatten
 from lanline.training.checkpoint import read_checkpoint, write_checkpoint
-from lanline.training.reader import MemoryReader, Reader, read_rows, read_standardised
+from lanline.training.reader import Reader, pieces_of, read_piece
 from lanline.training.schedule import Schedule
 
 BLOCK_ROWS = 100_000  # rows between two looks at the clock: a fraction of a second
+SAMPLE_ROWS = 500_000  # of the first file, whose means and scales the inputs are standardised with
+VALIDATION_ROWS = 100_000  # in memory at once
+PARITY_ROWS = 1_000
 SAY_SECONDS = 10.0
 
 Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that determines the numbers of a training.
+
+    Attributes:
+        spec: the network.
+        settings: how it is trained.
+        framework: torch or jax.
+        seed: of the initial weights and of the order of rows.
+        training_files: shards to train on.
+        validation_files: shards to validate on, all rows after every epoch.
+        data_id: hash of the data set.
+        threads: cores to use; another number rounds sums differently.
+    """
+
+    spec: NetworkSpec
+    settings: Training
+    framework: Framework
+    seed: int
+    training_files: Sequence[Path]
+    validation_files: Sequence[Path]
+    data_id: str
+    threads: int
+
+    def key(self) -> str:
+        """Hash by which a checkpoint is known to be of this training."""
+        ignored = {"frameworks", "seeds", "checkpoint_minutes"}
+        values = {
+            **vars(self),
+            "spec": self.spec.to_json(),
+            "settings": self.settings.model_dump(mode="json", exclude=ignored),
+            "training_files": [Path(path).name for path in self.training_files],
+            "validation_files": [Path(path).name for path in self.validation_files],
+        }
+        return sha256_json(values)
 
 
 @dataclass(frozen=True)
@@ -34,6 +74,7 @@ class Trained:
     Attributes:
         weights: for raw inputs.
         forward: the trainer's own forward pass, raw inputs (n, D) to outputs (n,).
+        sample: raw inputs (n, D) of validation rows, n <= 1000, to compare an export with ``forward``.
         history: metrics of each epoch.
         timings: seconds of start_up (until the first step), training (steps alone), validation and total.
         resumed: whether it went on from a checkpoint.
@@ -41,6 +82,7 @@ class Trained:
 
     weights: Weights
     forward: Callable[[np.ndarray], np.ndarray]
+    sample: np.ndarray
     history: list[Metrics]
     timings: dict[str, float]
     resumed: bool
@@ -61,14 +103,7 @@ class Progress:
 
 
 def train(
-    spec: NetworkSpec,
-    settings: Training,
-    framework: Framework,
-    seed: int,
-    training_files: Sequence[Path],
-    validation_files: Sequence[Path],
-    data_id: str,
-    threads: int,
+    job: Job,
     checkpoint: Path | None,
     on_epoch: Callable[[Metrics, int], None],
     say: Callable[[str], None],
@@ -76,30 +111,31 @@ def train(
     """Train one network.
 
     Args:
-        spec: the network.
-        settings: how it is trained.
-        framework: torch or jax.
-        seed: of the initial weights and of the order of rows.
-        training_files: shards to train on.
-        validation_files: shards to validate on; read whole after every epoch.
-        data_id: hash of the data set, so that a checkpoint is never used for other data.
-        threads: cores to use.
+        job: what to train, on what, and how.
         checkpoint: file to write the state to and to go on from; None for no checkpoints.
         on_epoch: is given each epoch's metrics and its number, from 1.
         say: is given lines about the progress.
 
     Raises:
-        UserError: a file cannot be read, the framework or device is not there, or the loss is no longer
-            finite.
+        UserError: a file cannot be read, the framework or device is not there, or the loss is no longer finite.
     """
     started = time.perf_counter()
-    standardisation = Standardisation.of(read_rows(training_files[0], spec.network_type, len(spec.inputs))[:, :-1])
-    block_batches = max(1, BLOCK_ROWS // settings.batch_size)
-    reader = MemoryReader(training_files, spec.network_type, standardisation, settings.batch_size, block_batches, seed)
-    backend = start_backend(framework, spec, settings, initial_weights(spec, seed), threads)
-    run = _Run(spec, settings, backend, reader, standardisation, validation_files, on_epoch, say)
+    spec, settings = job.spec, job.settings
+    first_rows = read_piece(pieces_of(job.training_files[:1], spec, SAMPLE_ROWS)[0], spec)
+    standardisation = Standardisation.of(first_rows[:, :-1])
+    reader = Reader(
+        job.training_files,
+        spec,
+        standardisation,
+        settings.batch_size,
+        block_batches=max(1, BLOCK_ROWS // settings.batch_size),
+        buffer_rows=int(settings.buffer_gb * 1e9 / first_rows[0].nbytes),
+        seed=job.seed,
+    )
+    backend = start_backend(job.framework, spec, settings, initial_weights(spec, job.seed), job.threads)
+    run = _Run(job, backend, reader, standardisation, on_epoch, say)
     if checkpoint is not None:
-        run.checkpoints_to(checkpoint, _key(spec, settings, framework, seed, training_files, validation_files, data_id))
+        run.checkpoints_to(checkpoint)
     run.timings["start_up"] = time.perf_counter() - started
     run.epochs()
     flat = run.parameters()
@@ -108,24 +144,10 @@ def train(
     return Trained(
         weights=standardisation.fold(unflatten(spec, flat)),
         forward=lambda x: backend.predict(standardisation.apply(x)),
+        sample=read_piece(pieces_of(job.validation_files, spec, PARITY_ROWS)[0], spec)[:, :-1],
         history=run.progress.history,
         timings=run.timings,
         resumed=run.resumed,
-    )
-
-
-def _key(spec, settings: Training, framework, seed, training_files, validation_files, data_id) -> str:
-    """Hash of everything that determines the numbers of a training."""
-    ignored = {"frameworks", "seeds", "checkpoint_minutes"}
-    return sha256_json(
-        {
-            "spec": spec.to_json(),
-            "settings": settings.model_dump(mode="json", exclude=ignored),
-            "framework": framework,
-            "seed": seed,
-            "files": [[Path(path).name for path in files] for files in (training_files, validation_files)],
-            "data_id": data_id,
-        }
     )
 
 
@@ -134,26 +156,23 @@ class _Run:
 
     def __init__(
         self,
-        spec: NetworkSpec,
-        settings: Training,
+        job: Job,
         backend: Backend,
         reader: Reader,
         standardisation: Standardisation,
-        validation_files: Sequence[Path],
         on_epoch: Callable[[Metrics, int], None],
         say: Callable[[str], None],
     ):
         self.progress = Progress()
         self.timings = {"start_up": 0.0, "training": 0.0, "validation": 0.0, "total": 0.0}
         self.resumed = False
-        self._spec, self._settings, self._backend, self._reader = spec, settings, backend, reader
-        self._standardisation, self._validation_files = standardisation, validation_files
+        self._job, self._settings, self._backend, self._reader = job, job.settings, backend, reader
+        self._standardisation = standardisation
         self._on_epoch, self._say = on_epoch, say
-        self._n_steps = settings.epochs * reader.n_batches
-        self._schedule = Schedule(settings, self._n_steps)
+        self._n_steps = job.settings.epochs * reader.n_batches
+        self._schedule = Schedule(job.settings, self._n_steps)
         self._best: np.ndarray | None = None
         self._checkpoint: Path | None = None
-        self._key = ""
         self._saved = self._said = time.perf_counter()
 
     # --- the loop ---
@@ -222,15 +241,16 @@ class _Run:
         return stopped
 
     def _validate(self) -> Metrics:
-        """Mean loss and mean absolute error over all validation rows, file by file."""
+        """Mean loss and mean absolute error over all validation rows, piece by piece."""
         loss = error = 0.0
         n = 0
-        for path in self._validation_files:
-            x, y = read_standardised(path, self._spec.network_type, self._standardisation)
-            distance = np.abs(self._backend.predict(x) - y)
+        for piece in pieces_of(self._job.validation_files, self._job.spec, VALIDATION_ROWS):
+            rows = read_piece(piece, self._job.spec)
+            x = self._standardisation.apply(rows[:, :-1])
+            distance = np.abs(self._backend.predict(x) - rows[:, -1])
             loss += float(loss_of(distance, self._settings).sum(dtype=np.float64))
             error += float(distance.sum(dtype=np.float64))
-            n += len(y)
+            n += len(piece)
         return {"validation_loss": loss / n, "validation_mae": error / n}
 
     def parameters(self) -> np.ndarray:
@@ -238,10 +258,10 @@ class _Run:
         return self._best if self._settings.keep == "best" else self._backend.state()["parameters"]
 
     # --- checkpoints ---
-    def checkpoints_to(self, path: Path, key: str) -> None:
+    def checkpoints_to(self, path: Path) -> None:
         """Write checkpoints to ``path``, and go on from the one that is there if it is of this training."""
-        self._checkpoint, self._key = path, key
-        found = read_checkpoint(path, key)
+        self._checkpoint = path
+        found = read_checkpoint(path, self._job.key())
         if found is None:
             return
         arrays, saved = found
@@ -258,7 +278,7 @@ class _Run:
             return
         arrays = self._backend.state() | ({} if self._best is None else {"best": self._best})
         progress: dict[str, Any] = {**asdict(self.progress), "schedule": self._schedule.state()}
-        write_checkpoint(self._checkpoint, self._key, arrays, progress)
+        write_checkpoint(self._checkpoint, self._job.key(), arrays, progress)
 
     # --- what the person who waits sees ---
     def _say_progress(self, losses: np.ndarray, rates: np.ndarray) -> None:

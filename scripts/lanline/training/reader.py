@@ -1,97 +1,183 @@
 """Training rows in batches: every row exactly once an epoch, in an order that the seed fixes.
 
-A row is one line of float32 numbers, standardised inputs and the label in the last column, so that shuffling
-moves one piece of memory a row.
+A row is one line of float32 numbers, standardised inputs and the label in the last column, so that shuffling moves one
+piece of memory a row. Rows that fit into the buffer are read once and shuffled as a whole. Others stream: an epoch
+reads short pieces of all files in random order, as many as the buffer holds, and shuffles the rows of each such window
+while the next one is being read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
-from lanline.dataset.shards import read_shard
 from lanline.errors import UserError
-from lanline.networks.specification import Standardisation
+from lanline.networks.specification import NetworkSpec, Standardisation
+
+PIECE_ROWS = 10_000  # rows that are read in one go when streaming: a fraction of a megabyte
+Window = tuple[np.ndarray, np.ndarray]  # rows (n, D + 1), and the order in which to take them
 
 
-class Reader(Protocol):
-    """A source of shuffled batches."""
+@dataclass(frozen=True)
+class Piece:
+    """Rows ``start`` to ``stop`` of one file."""
 
-    n_rows: int
-    n_batches: int
+    path: Path
+    start: int
+    stop: int
 
-    def blocks(self, epoch: int, first_batch: int) -> Iterator[np.ndarray]:
-        """The epoch's batches from ``first_batch`` on, as blocks (k, b, D + 1) of equal batches.
-
-        The last batch of an epoch may be smaller; it is a block of its own.
-        """
+    def __len__(self) -> int:
+        return self.stop - self.start
 
 
-def read_rows(path: Path, network_type: str, n_inputs: int) -> np.ndarray:
-    """Inputs and label (n, D + 1) of one file, raw.
+def pieces_of(files: Sequence[Path], spec: NetworkSpec, rows: int = PIECE_ROWS) -> list[Piece]:
+    """All rows of ``files`` as pieces of at most ``rows`` rows; reads the files' headers only.
 
     Raises:
-        UserError: the file cannot be read or does not have ``n_inputs`` input columns.
+        UserError: a file cannot be read, or has not the columns that the network needs.
     """
-    names = [f"{network_type}_data", f"{network_type}_labels"]
-    arrays = read_shard(path, names)
-    data, labels = (arrays[name] for name in names)
-    if data.ndim != 2 or data.shape[1] != n_inputs or labels.shape != data.shape[:1]:
-        raise UserError(
-            f"{path}: {names[0]} {data.shape} and {names[1]} {labels.shape} do not fit a network with "
-            f"{n_inputs} inputs: expected (n, {n_inputs}) and (n,)"
-        )
+    pieces = []
+    for path in files:
+        n = _n_rows(path, spec)
+        pieces += [Piece(Path(path), start, min(start + rows, n)) for start in range(0, n, rows)]
+    return pieces
+
+
+def read_piece(piece: Piece, spec: NetworkSpec) -> np.ndarray:
+    """Raw inputs and label, (n, D + 1) float32."""
+    with _opened(piece.path) as file:
+        data, labels = (file.get_slice(name)[piece.start : piece.stop] for name in _names(spec))
     return np.concatenate([data, labels[:, None]], axis=1)
 
 
-def read_standardised(path: Path, network_type: str, standardisation: Standardisation) -> tuple[np.ndarray, np.ndarray]:
-    """Standardised inputs (n, D) and labels (n,) of one file. Raises UserError as `read_rows` does."""
-    rows = read_rows(path, network_type, len(standardisation.mean))
-    return standardisation.apply(rows[:, :-1]), rows[:, -1]
+def _names(spec: NetworkSpec) -> tuple[str, str]:
+    return f"{spec.network_type}_data", f"{spec.network_type}_labels"
 
 
-class MemoryReader:
-    """All rows in memory, in a new order each epoch."""
+def _n_rows(path: Path, spec: NetworkSpec) -> int:
+    n_inputs = len(spec.inputs)
+    with _opened(path) as file:
+        missing = set(_names(spec)) - set(file.keys())
+        if missing:
+            raise UserError(f"{path} has no array {', '.join(sorted(missing))}")
+        data, labels = (tuple(file.get_slice(name).get_shape()) for name in _names(spec))
+    if len(data) != 2 or data[1] != n_inputs or labels != data[:1]:
+        raise UserError(
+            f"{path}: {' and '.join(_names(spec))} have shapes {data} and {labels}; a network with the inputs "
+            f"{', '.join(spec.inputs)} needs (n, {n_inputs}) and (n,)"
+        )
+    return data[0]
+
+
+def _opened(path: Path):
+    try:
+        return safe_open(path, framework="numpy")
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be read as a shard: {error}") from None
+
+
+class Reader:
+    """Shuffled batches of the rows of some files.
+
+    Args:
+        files: shards of training data.
+        spec: the network that they are for.
+        standardisation: of the inputs.
+        batch_size: rows of a batch; the last one of an epoch has what is left.
+        block_batches: batches that are given at once.
+        buffer_rows: rows that may be in memory.
+        seed: of the order of rows.
+
+    Raises:
+        UserError: a file cannot be read, or has not the columns that the network needs.
+    """
 
     def __init__(
         self,
         files: Sequence[Path],
-        network_type: str,
+        spec: NetworkSpec,
         standardisation: Standardisation,
         batch_size: int,
         block_batches: int,
+        buffer_rows: int,
         seed: int,
     ):
-        self._rows = _load(files, network_type, standardisation)
-        self._batch_size = batch_size
-        self._block_batches = block_batches
-        self._seed = seed
-        self.n_rows = len(self._rows)
+        self._spec, self._standardisation, self._seed = spec, standardisation, seed
+        self._batch_size, self._block_batches = batch_size, block_batches
+        self._pieces = pieces_of(files, spec)
+        self.n_rows = sum(map(len, self._pieces))
         self.n_batches = -(-self.n_rows // batch_size)
+        self.streams = self.n_rows > buffer_rows
+        # While streaming there are two windows: the one in use and the one that is being read.
+        self._window_rows = max(PIECE_ROWS, buffer_rows // 2)
+        self._rows = None if self.streams else self._read(self._pieces)
 
     def blocks(self, epoch: int, first_batch: int) -> Iterator[np.ndarray]:
-        order = epoch_rng(self._seed, epoch).permutation(self.n_rows)
-        whole = self.n_rows // self._batch_size
+        """Batches of ``epoch`` from ``first_batch`` on, as blocks (k, b, D + 1) of batches of the same size."""
+        windows = self._windows(epoch, first_batch * self._batch_size)
+        rows, order = next(windows)
+        for k, b in self._block_sizes(first_batch):
+            parts, missing = [], k * b
+            while missing:
+                if not len(order):
+                    rows, order = next(windows)
+                parts.append(rows[order[:missing]])
+                order = order[missing:]
+                missing -= len(parts[-1])
+            yield (parts[0] if len(parts) == 1 else np.concatenate(parts)).reshape(k, b, -1)
+
+    def _block_sizes(self, first_batch: int) -> Iterator[tuple[int, int]]:
+        whole, rest = divmod(self.n_rows, self._batch_size)
         for batch in range(first_batch, whole, self._block_batches):
-            last = min(batch + self._block_batches, whole)
-            chosen = order[batch * self._batch_size : last * self._batch_size]
-            yield self._rows[chosen].reshape(last - batch, self._batch_size, -1)
-        if whole < self.n_batches:
-            yield self._rows[order[whole * self._batch_size :]][None]
+            yield min(self._block_batches, whole - batch), self._batch_size
+        if rest and first_batch < self.n_batches:
+            yield 1, rest
+
+    def _windows(self, epoch: int, first_row: int) -> Iterator[Window]:
+        """Windows of the epoch without the first ``first_row`` rows of its order."""
+        if not self.streams:
+            yield self._rows, _rng(self._seed, epoch, 0).permutation(self.n_rows)[first_row:]
+            return
+        groups = self._groups(_rng(self._seed, epoch).permutation(len(self._pieces)))
+        ends = np.cumsum([sum(map(len, group)) for group in groups])
+        current = int(np.searchsorted(ends, first_row, side="right"))
+        with ThreadPoolExecutor(1) as background:
+            coming = background.submit(self._read, groups[current])
+            for number in range(current, len(groups)):
+                rows = coming.result()
+                if number + 1 < len(groups):
+                    coming = background.submit(self._read, groups[number + 1])
+                done = max(0, first_row - int(ends[number]) + len(rows))
+                yield rows, _rng(self._seed, epoch, number).permutation(len(rows))[done:]
+
+    def _groups(self, order: np.ndarray) -> list[list[Piece]]:
+        """The pieces in that order, in groups that fill a window."""
+        groups: list[list[Piece]] = []
+        free = 0
+        for piece in (self._pieces[i] for i in order):
+            if len(piece) > free:
+                groups.append([])
+                free = self._window_rows
+            groups[-1].append(piece)
+            free -= len(piece)
+        return groups
+
+    def _read(self, pieces: list[Piece]) -> np.ndarray:
+        """Standardised rows (n, D + 1) of the pieces."""
+        rows = np.empty((sum(map(len, pieces)), len(self._spec.inputs) + 1), np.float32)
+        start = 0
+        for piece in pieces:
+            part = rows[start : start + len(piece)]
+            part[:] = read_piece(piece, self._spec)
+            part[:, :-1] = self._standardisation.apply(part[:, :-1])
+            start += len(piece)
+        return rows
 
 
-def epoch_rng(seed: int, epoch: int) -> np.random.Generator:
-    """The random numbers that order an epoch."""
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,)))
-
-
-def _load(files: Sequence[Path], network_type: str, standardisation: Standardisation) -> np.ndarray:
-    parts = []
-    for path in files:
-        rows = read_rows(path, network_type, len(standardisation.mean))
-        rows[:, :-1] = standardisation.apply(rows[:, :-1])
-        parts.append(rows)
-    return np.concatenate(parts)
+def _rng(seed: int, *key: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))

@@ -7,10 +7,9 @@ once: autograd, allocation and the optimizer's bookkeeping would take as long as
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from queue import SimpleQueue
 from typing import NamedTuple
 
 import numpy as np
@@ -29,9 +28,10 @@ from lanline.training.backend import (
     layer_slices,
 )
 
-PREDICT_ROWS = 16_384  # rows in one forward pass: large enough to be fast, small enough for the cache
+PIECE_ROWS = 1024  # rows that go through the network at once on a CPU: more do not fit a core's cache
 
 aten = torch.ops.aten
+Layers = list[tuple[Tensor, Tensor]]  # (in, out) weights and (out,) biases
 
 
 class Activation(NamedTuple):
@@ -87,39 +87,50 @@ class TorchBackend:
 
     @torch.no_grad()
     def __init__(self, spec: NetworkSpec, settings: Training, weights: Weights, threads: int):
-        torch.set_num_threads(1)
-        torch.set_flush_denormal(True)  # denormal numbers in tails make products many times slower
+        _set_up_thread()
         self._device = _device(settings.device)
         self._settings = settings
         self._step = 0
         self._parameters = torch.from_numpy(flatten(weights)).to(self._device)
         self._first, self._second, self._scratch = (torch.zeros_like(self._parameters) for _ in range(3))
-        workers = threads if self._device.type == "cpu" else 1
-        self._shares = [_Share(spec, settings, self._parameters) for _ in range(workers)]
-        self._pool = [_Worker(share) for share in self._shares[1:]]
+        on_cpu = self._device.type == "cpu"
+        self._shares = [_Share(spec, settings, self._parameters) for _ in range(threads if on_cpu else 1)]
+        self._piece_rows = PIECE_ROWS if on_cpu else None
+        self._pool = ThreadPoolExecutor(len(self._shares), initializer=_set_up_thread)
 
     @torch.no_grad()
     def run_block(self, rows: np.ndarray, rates: np.ndarray) -> np.ndarray:
-        block = torch.from_numpy(rows).to(self._device).transpose(1, 2).contiguous()
-        losses = torch.empty(len(rows), len(self._shares), device=self._device)
+        n_rows = rows.shape[1]
+        block = torch.from_numpy(rows).to(self._device).transpose(1, 2)
+        pieces = [block[..., a:b].contiguous().unbind() for a, b in self._pieces(n_rows)]
+        losses = torch.zeros(len(self._shares), len(rows), device=self._device)
         sizes, roots = adam_corrections(self._step, rates.astype(np.float64))
-        steps = zip(rates.tolist(), sizes.tolist(), roots.tolist(), strict=True)
-        parts = np.linspace(0, rows.shape[1], len(self._shares) + 1).astype(int).tolist()
-        batches = zip(*(block[:, :, a:b].contiguous() for a, b in pairwise(parts)), strict=True)
-        for batch, (rate, size, root) in enumerate(steps):
-            self._gradient(next(batches), rows.shape[1], losses[batch])
+        steps = zip(*pieces, *losses.unbind(), rates.tolist(), sizes.tolist(), roots.tolist(), strict=True)
+        for *batch, rate, size, root in steps:
+            self._gradient(batch[: len(pieces)], batch[len(pieces) :], n_rows)
             self._update(self._shares[0].gradient, rate, size, root)
         self._step += len(rows)
-        return losses.sum(1).cpu().numpy()
+        return losses.sum(0).cpu().numpy()
 
-    def _gradient(self, parts: tuple[Tensor, ...], n_rows: int, losses: Tensor) -> None:
+    def _pieces(self, n_rows: int) -> list[tuple[int, int]]:
+        """First and last row of each piece: as many for every share, each small enough for a core's cache."""
+        n = len(self._shares)
+        if self._piece_rows is not None:
+            n *= -(-n_rows // (n * self._piece_rows))
+        return list(pairwise(np.linspace(0, n_rows, min(n, n_rows) + 1).astype(int).tolist()))
+
+    def _gradient(self, pieces: list[Tensor], losses: list[Tensor], n_rows: int) -> None:
         """The gradient of the mean loss of a batch, in the first share, and each share's part of that loss."""
-        for worker, part, loss in zip(self._pool, parts[1:], losses[1:], strict=True):
-            worker.todo.put((part, n_rows, loss))
-        self._shares[0].gradient_of(parts[0], n_rows, losses[0])
-        for worker, share in zip(self._pool, self._shares[1:], strict=True):
-            worker.done.get()
-            self._shares[0].gradient.add_(share.gradient)
+        first, *others = self._shares[: len(pieces)]
+        n = len(self._shares)
+        waiting = [
+            self._pool.submit(share.gradient_of, pieces[i::n], n_rows, losses[i])
+            for i, share in enumerate(others, start=1)
+        ]
+        first.gradient_of(pieces[::n], n_rows, losses[0])
+        for future, share in zip(waiting, others, strict=True):
+            future.result()
+            first.gradient.add_(share.gradient)
 
     def _update(self, g: Tensor, rate: float, size: float, root: float) -> None:
         settings, p = self._settings, self._parameters
@@ -140,12 +151,14 @@ class TorchBackend:
 
     @torch.no_grad()
     def predict(self, x: np.ndarray) -> np.ndarray:
-        outputs = np.empty(len(x), np.float32)
-        for start in range(0, len(x), PREDICT_ROWS):
-            part = torch.from_numpy(x[start : start + PREDICT_ROWS].T.copy()).to(self._device)
-            n = part.shape[1]
-            outputs[start : start + n] = self._shares[0].forward(part).cpu().numpy()
-        return outputs
+        rows = PIECE_ROWS if self._device.type == "cpu" else len(x)
+        pieces = [torch.from_numpy(x[start : start + rows].T.copy()) for start in range(0, len(x), rows)]
+        n = len(self._shares)
+        outputs = self._pool.map(_Share.predict, self._shares, [pieces[i::n] for i in range(n)])
+        ordered: list[Tensor] = [torch.empty(0)] * len(pieces)
+        for i, part in enumerate(outputs):
+            ordered[i::n] = part
+        return torch.cat(ordered).numpy()
 
     def state(self) -> dict[str, np.ndarray]:
         arrays = {"parameters": self._parameters, "first_moment": self._first, "second_moment": self._second}
@@ -158,32 +171,14 @@ class TorchBackend:
         self._step = step
 
 
-class _Worker(threading.Thread):
-    """A thread that takes one share of each batch."""
-
-    def __init__(self, share: _Share):
-        super().__init__(daemon=True)
-        self.share = share
-        self.todo, self.done = SimpleQueue(), SimpleQueue()
-        self.start()
-
-    @torch.no_grad()
-    def run(self) -> None:
-        torch.set_num_threads(1)
-        torch.set_flush_denormal(True)
-        while True:
-            self.share.gradient_of(*self.todo.get())
-            self.done.put(None)
-
-
 class _Share:
     """Forward and backward pass over some rows of a batch, in buffers of its own."""
 
     def __init__(self, spec: NetworkSpec, settings: Training, parameters: Tensor):
-        self.gradient = torch.zeros_like(parameters)
+        self.gradient, self._further = torch.zeros_like(parameters), torch.zeros_like(parameters)
         self._spec, self._settings, self._device = spec, settings, parameters.device
         self._layers = _views(spec, parameters)
-        self._gradients = _views(spec, self.gradient)
+        self._gradients, self._further_gradients = _views(spec, self.gradient), _views(spec, self._further)
         self._activations = [ACTIVATIONS[name] for name in spec.activations]
         self._buffers: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
 
@@ -198,18 +193,30 @@ class _Share:
         weight, bias = self._layers[-1]
         return torch.addmv(bias, x.t(), weight[:, 0])
 
-    def gradient_of(self, rows: Tensor, n_rows: int, loss: Tensor) -> None:
-        """Write what ``rows`` (D + 1, n) add to the mean loss of a batch of ``n_rows``, and its gradient."""
+    @torch.no_grad()
+    def predict(self, pieces: list[Tensor]) -> list[Tensor]:
+        """Outputs (n,) for each piece (D, n)."""
+        return [self.forward(piece.to(self._device)).cpu() for piece in pieces]
+
+    @torch.no_grad()
+    def gradient_of(self, pieces: list[Tensor], n_rows: int, loss: Tensor) -> None:
+        """Leave what the pieces (D + 1, n) add to the gradient of the mean loss of ``n_rows``, and to that loss."""
+        self._gradient_of(pieces[0], n_rows, loss, self._gradients)
+        for piece in pieces[1:]:
+            self._gradient_of(piece, n_rows, loss, self._further_gradients)
+            self.gradient.add_(self._further)
+
+    def _gradient_of(self, rows: Tensor, n_rows: int, loss: Tensor, gradients: Layers) -> None:
         x, y = rows[:-1], rows[-1]
         sums, outs = self._buffers_for(len(y))
         slope = self._loss(self.forward(x).sub_(y), n_rows, loss)
-        weight_gradient, bias_gradient = self._gradients[-1]
+        weight_gradient, bias_gradient = gradients[-1]
         torch.mv(outs[-1], slope, out=weight_gradient[:, 0])
         torch.sum(slope, 0, keepdim=True, out=bias_gradient)
         g = torch.mul(self._layers[-1][0], slope)
         for layer in reversed(range(len(outs))):
             self._activations[layer].backward(g, sums[layer], outs[layer])
-            weight_gradient, bias_gradient = self._gradients[layer]
+            weight_gradient, bias_gradient = gradients[layer]
             torch.mm(outs[layer - 1] if layer else x, g.t(), out=weight_gradient)
             torch.sum(g, 1, out=bias_gradient)
             if layer:
@@ -227,17 +234,22 @@ class _Share:
         return self._buffers[n]
 
     def _loss(self, error: Tensor, n_rows: int, loss: Tensor) -> Tensor:
-        """Write the summed loss of the errors (n,) over ``n_rows``; give its derivative by each output (n,)."""
+        """Add the loss of the errors (n,) in a mean over ``n_rows``; give its derivative by each output (n,)."""
         if self._settings.loss == "mse":
-            torch.div(torch.dot(error, error), n_rows, out=loss)
+            loss.add_(torch.dot(error, error), alpha=1 / n_rows)
             return error.mul_(2 / n_rows)
         delta = self._settings.huber_delta
         clipped = error.clamp(-delta, delta)
-        torch.div(torch.dot(clipped, error.sub_(clipped, alpha=0.5)), n_rows, out=loss)
+        loss.add_(torch.dot(clipped, error.sub_(clipped, alpha=0.5)), alpha=1 / n_rows)
         return clipped.div_(n_rows)
 
 
-def _views(spec: NetworkSpec, flat: Tensor) -> list[tuple[Tensor, Tensor]]:
+def _set_up_thread() -> None:
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # denormal numbers in tails make products many times slower
+
+
+def _views(spec: NetworkSpec, flat: Tensor) -> Layers:
     """Weights (in, out) and biases (out,) of each layer in a flat array."""
     slices = zip(layer_slices(spec), spec.shapes, strict=True)
     return [(flat[weight].view(n_in, n_out), flat[bias]) for (weight, bias), (n_out, n_in) in slices]

@@ -1,0 +1,158 @@
+"""Figures of the tracking layer: writers of one SQLite store, runs per second, and what tracking adds to a training.
+
+    python benchmarks/tracking.py writers [--processes 64] [--runs 10]
+    python benchmarks/tracking.py overhead [--seconds 60] [--repeats 3]
+
+`overhead` trains a network of 3 x 100 tanh in PyTorch on all cores, with a fixed number of steps, without tracking,
+with the process that lanline uses, and with a thread in the training's own process instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from lanline.tracking.journal import journals
+from lanline.tracking.mirror import is_complete, mirror
+from lanline.tracking.run import open_run
+from lanline.tracking.store import StoreUnavailable, connect, open_experiments, resolve_store
+
+
+def write_runs(folder: Path, uri: str, process: int, runs: int) -> None:
+    store = resolve_store(uri)
+    for number in range(runs):
+        name = f"p{process}-r{number}"
+        with open_run(folder / name, name, "many", store=store, params={f"p{i}": i for i in range(20)}) as run:
+            for step in range(50):
+                run.log_metrics({"loss": step}, step)
+
+
+def writers(processes: int, runs: int) -> None:
+    """``processes`` writers that start at once on a store that does not exist yet."""
+    import mlflow  # noqa: F401  once, here: 64 imports would measure the import
+
+    with tempfile.TemporaryDirectory() as folder:
+        uri = f"sqlite:///{folder}/mlflow.db"
+        context = multiprocessing.get_context("fork")
+        jobs = [context.Process(target=write_runs, args=(Path(folder), uri, i, runs)) for i in range(processes)]
+        begin = time.perf_counter()
+        for job in jobs:
+            job.start()
+        for job in jobs:
+            job.join()
+        seconds = time.perf_counter() - begin
+        failed = sum(job.exitcode != 0 for job in jobs)
+        client = connect(resolve_store(uri))
+        experiment = client.get_experiment_by_name("many").experiment_id
+        found = client.search_runs([experiment], "attributes.status = 'FINISHED'", max_results=50_000)
+        names = {run.info.run_name for run in found}
+        print(
+            f"{processes} processes x {runs} runs on a fresh store: {seconds:.0f} s, {len(found) / seconds:.1f} runs/s"
+        )
+        print(f"failed processes {failed}, finished runs {len(found)}, different ones {len(names)}")
+
+
+def train(how: str, steps: int, folder: Path) -> float:
+    """Seconds of a training of ``steps`` batches of 1000, in 20 epochs, start and end of tracking included."""
+    import torch
+
+    torch.manual_seed(1)
+    layers = [torch.nn.Linear(6, 100), torch.nn.Tanh()]
+    for _ in range(2):
+        layers += [torch.nn.Linear(100, 100), torch.nn.Tanh()]
+    network = torch.nn.Sequential(*layers, torch.nn.Linear(100, 1))
+    optimizer = torch.optim.Adam(network.parameters())
+    x, y = torch.randn(1000, 6), torch.randn(1000, 1)
+
+    def epochs(run=None) -> None:
+        for epoch in range(20):
+            for _ in range(steps // 20):
+                optimizer.zero_grad()
+                loss = torch.nn.functional.huber_loss(network(x), y)
+                loss.backward()
+                optimizer.step()
+            if run:
+                run.log_metrics({"loss": loss.item()}, epoch)
+
+    epochs()  # warm
+    begin = time.perf_counter()
+    if how == "off":
+        epochs()
+    else:
+        store = resolve_store(f"sqlite:///{folder}/mlflow.db")
+        stop = threading.Event()
+        with open_run(folder / "report", "n", "e", store=store, follow=how == "process") as run:
+            follower = threading.Thread(target=_follow_in_thread, args=(folder, store, stop))
+            if how == "thread":
+                follower.start()
+            epochs(run)
+            stop.set()
+        if how == "thread":
+            follower.join()
+        assert is_complete(journals(folder / "report")[-1])
+    return time.perf_counter() - begin
+
+
+def _follow_in_thread(folder: Path, store, stop: threading.Event) -> None:
+    while not stop.wait(1.0):
+        try:
+            mirror(journals(folder / "report")[-1], store)
+        except StoreUnavailable as error:
+            print(error)
+
+
+def overhead(seconds: float, repeats: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        open_experiments(resolve_store(f"sqlite:///{folder}/mlflow.db"), ["e"])
+        per_step = _child("off", 2000, Path(folder)) / 2000
+        steps = int(seconds / per_step / 20) * 20
+        print(f"{steps} steps, {per_step * 1e3:.2f} ms each, on {os.cpu_count()} cores")
+        times: dict[str, list[float]] = {"off": [], "process": [], "thread": []}
+        for _ in range(repeats):  # in turn, such that a busy machine touches all alike
+            for how, found in times.items():
+                found.append(_child(how, steps, Path(folder)))
+        base = statistics.median(times["off"])
+        for how, found in times.items():
+            middle = statistics.median(found)
+            shown = " ".join(f"{value:.1f}" for value in found)
+            print(f"{how:8} {middle:6.1f} s  {100 * (middle / base - 1):+5.1f} %   ({shown})")
+
+
+def _child(how: str, steps: int, folder: Path) -> float:
+    """A training in a process of its own, as a rule's job is."""
+    command = [sys.executable, __file__, "train", how, str(steps), str(folder)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("writers")
+    command.add_argument("--processes", type=int, default=64)
+    command.add_argument("--runs", type=int, default=10)
+    command = commands.add_parser("overhead")
+    command.add_argument("--seconds", type=float, default=60)
+    command.add_argument("--repeats", type=int, default=3)
+    command = commands.add_parser("train")
+    command.add_argument("how", choices=["off", "process", "thread"])
+    command.add_argument("steps", type=int)
+    command.add_argument("folder", type=Path)
+    args = parser.parse_args()
+    if args.command == "writers":
+        writers(args.processes, args.runs)
+    elif args.command == "overhead":
+        overhead(args.seconds, args.repeats)
+    else:
+        print(train(args.how, args.steps, args.folder))
+
+
+if __name__ == "__main__":
+    main()

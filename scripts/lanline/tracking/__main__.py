@@ -1,0 +1,85 @@
+"""``python -m lanline.tracking``: what the Makefile's mlflow-... targets call."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from lanline.errors import UserError
+from lanline.tracking.migrate import migrate
+from lanline.tracking.prune import parse_age, prune, select
+from lanline.tracking.spool import alive_runs, sync
+from lanline.tracking.store import resolve_store
+from lanline.tracking.transfer import export_run, import_archive
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m lanline.tracking", description=__doc__)
+    parser.add_argument("--uri", help="tracking URI; default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db")
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("sync", help="bring what MLflow missed into it")
+    command.add_argument("root", type=Path, nargs="?", default=Path("reports"))
+    command = commands.add_parser("running", help="fail, naming them, if runs below ROOT are going on")
+    command.add_argument("root", type=Path, nargs="?", default=Path("reports"))
+    command = commands.add_parser("migrate", help="bring an old file store into SQLite")
+    command.add_argument("source", type=Path)
+    command = commands.add_parser("export", help="write a run and its data set's run to one archive")
+    command.add_argument("run_id")
+    command.add_argument("archive", type=Path)
+    command = commands.add_parser("import", help="put the runs of an archive into the store")
+    command.add_argument("archive", type=Path)
+    command = commands.add_parser("prune", help="remove runs of an experiment with their artifacts")
+    command.add_argument("experiment")
+    command.add_argument("--older-than", type=parse_age, default=0, metavar="30d")
+    command.add_argument("--yes", action="store_true", help="do not ask")
+    args = parser.parse_args(arguments)
+    {
+        "sync": _sync,
+        "running": _running,
+        "migrate": _migrate,
+        "export": _export,
+        "import": _import,
+        "prune": _prune,
+    }[args.command](args)
+
+
+def _sync(args: argparse.Namespace) -> None:
+    print("\n".join(sync(args.root, resolve_store(args.uri)) or ["MLflow has everything"]))
+
+
+def _running(args: argparse.Namespace) -> None:
+    if alive := alive_runs(args.root):
+        raise UserError("runs are going on:\n" + "\n".join(map(str, alive)))
+
+
+def _migrate(args: argparse.Namespace) -> None:
+    store = resolve_store(args.uri)
+    counts = ", ".join(f"{count} {what}" for what, count in migrate(args.source, store).items())
+    print(f"{counts} are in {store.shown} now; {args.source} was left as it is")
+
+
+def _export(args: argparse.Namespace) -> None:
+    runs = export_run(resolve_store(args.uri), args.run_id, args.archive)
+    print(f"{args.archive}: {', '.join(runs)}")
+
+
+def _import(args: argparse.Namespace) -> None:
+    for original, there in import_archive(resolve_store(args.uri), args.archive).items():
+        print(f"{original} is run {there} here")
+
+
+def _prune(args: argparse.Namespace) -> None:
+    store = resolve_store(args.uri)
+    runs = select(store, args.experiment, args.older_than)
+    print("\n".join(map(str, runs)) or "nothing to remove")
+    if runs and (args.yes or input(f"remove these {len(runs)} runs and their artifacts? [y/N] ") == "y"):
+        prune(store, runs)
+        print(f"removed {len(runs)} runs")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")

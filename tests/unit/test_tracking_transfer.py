@@ -1,0 +1,252 @@
+"""Archives, old file stores and pruning, on real stores."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from lanline.errors import UserError
+from lanline.tracking.__main__ import main
+from lanline.tracking.amend import amend_run
+from lanline.tracking.lineage import INVENTORY, read_inventory, record_dataset
+from lanline.tracking.prune import parse_age, prune, select
+from lanline.tracking.run import open_run
+from lanline.tracking.store import Store, connect, resolve_store
+from lanline.tracking.transfer import export_run, import_archive
+
+pytest.importorskip("mlflow")
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("store")
+    connect(resolve_store(f"sqlite:///{folder}/mlflow.db"))
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def new_store(tmp_path, empty_database):
+    def make(name: str) -> Store:
+        (tmp_path / name).mkdir()
+        shutil.copy(empty_database, tmp_path / name / "mlflow.db")
+        return resolve_store(f"sqlite:///{tmp_path}/{name}/mlflow.db")
+
+    return make
+
+
+def record_training(folder: Path, store: Store) -> tuple[str, str]:
+    """A data set and a training on it; gives their run ids."""
+    folder.mkdir(exist_ok=True)
+    (folder / INVENTORY).write_text('{"files": [{"file": "shard-0"}]}')
+    (folder / "config.yaml").write_text("name: x")
+    data = record_dataset(
+        folder / "data",
+        folder / INVENTORY,
+        experiment="ddm-data-generation",
+        model="ddm",
+        dataset_id="d" * 16,
+        lineage_id="l" * 16,
+        data_folder=folder,
+        files=1,
+        rows=10,
+        params={"seed": 1},
+        config=folder / "config.yaml",
+        store=store,
+    )
+    tags = {"data_generation_run_id": data.run_id, "data_generation_experiment_id": data.experiment_id}
+    with open_run(folder / "t", "ddm-lan", "ddm-training", store=store, params={"lr": 0.1}, tags=tags) as run:
+        for step in range(3):
+            run.log_metrics({"loss": 1 / (step + 1), "bad": float("nan")}, step)
+        run.log_dataset("ddm-data", "ab" * 32, "/data", "training", profile={"rows": 10})
+        (folder / "net.txt").write_text("weights")
+        run.log_artifact(folder / "net.txt", "network")
+    return data.run_id, run.run_id
+
+
+def history(store: Store, run_id: str, metric: str) -> list[tuple]:
+    return [(m.step, str(m.value), m.timestamp) for m in connect(store).get_metric_history(run_id, metric)]
+
+
+def test_an_archive_brings_everything_into_another_store(tmp_path, new_store):
+    here, there = new_store("here"), new_store("there")
+    connect(there).create_experiment("in between")  # experiment ids differ
+    data_id, run_id = record_training(tmp_path / "w", here)
+    assert export_run(here, run_id, tmp_path / "run.zip") == [run_id, data_id]
+    shutil.rmtree(tmp_path / "w")
+    ids = import_archive(there, tmp_path / "run.zip")
+    before, after = connect(here).get_run(run_id), connect(there).get_run(ids[run_id])
+    assert after.data.params == before.data.params
+    assert (after.info.status, after.info.start_time, after.info.end_time) == (
+        before.info.status,
+        before.info.start_time,
+        before.info.end_time,
+    )
+    for metric in ("loss", "bad"):
+        assert history(there, ids[run_id], metric) == history(here, run_id, metric)
+    assert after.data.tags["imported_from_run_id"] == run_id
+    assert after.data.tags["data_generation_run_id"] == ids[data_id]
+    data = connect(there).get_run(ids[data_id])
+    assert after.data.tags["data_generation_experiment_id"] == data.info.experiment_id
+    assert dict(after.inputs.dataset_inputs[0].dataset) == dict(before.inputs.dataset_inputs[0].dataset)
+    assert (Path(after.info.artifact_uri) / "network" / "net.txt").read_text() == "weights"
+    assert read_inventory(there, ids[data_id])["files"][0]["file"] == "shard-0"
+    assert import_archive(there, tmp_path / "run.zip") == ids
+    with pytest.raises(UserError, match="not found"):
+        export_run(here, "0" * 32, tmp_path / "no.zip")
+    assert not (tmp_path / "no.zip").exists()
+
+
+def rewritten(archive: Path, change) -> Path:
+    """A copy of the archive whose members (name -> bytes) were changed by ``change``."""
+    with zipfile.ZipFile(archive) as source:
+        members = {name: source.read(name) for name in source.namelist()}
+    change(members)
+    copy = archive.with_name("changed.zip")
+    with zipfile.ZipFile(copy, "w") as target:
+        for name, content in members.items():
+            target.writestr(name, content)
+    return copy
+
+
+def with_member(name: str, content: bytes):
+    def change(members: dict) -> None:
+        manifest = json.loads(members["manifest.json"])
+        manifest["members"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        members |= {"manifest.json": json.dumps(manifest).encode(), name: content}
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda members: members.update({"runs.json": members["runs.json"] + b" "}), "was changed"),
+        (lambda members: members.update({"artifacts/x": b"more"}), "was changed"),
+        (lambda members: members.pop("runs.json"), "was changed"),
+        (lambda members: members.pop("manifest.json"), "not an archive"),
+        (with_member("../outside", b"x"), "leads outside"),
+        (with_member("/etc/outside", b"x"), "leads outside"),
+        (with_member("artifacts/../../outside", b"x"), "leads outside"),
+        (with_member("artifacts\\..\\outside", b"x"), "leads outside"),
+    ],
+)
+def test_a_tampered_archive_is_refused(tmp_path, new_store, change, message):
+    here, there = new_store("here"), new_store("there")
+    with open_run(tmp_path / "w", "n", "e", store=here) as run:
+        run.log_metrics({"a": 1})
+    export_run(here, run.run_id, tmp_path / "run.zip")
+    with pytest.raises(UserError, match=message):
+        import_archive(there, rewritten(tmp_path / "run.zip", change))
+    assert connect(there).get_experiment_by_name("e") is None
+
+
+def test_what_is_no_archive(tmp_path, new_store):
+    (tmp_path / "x.zip").write_text("hello")
+    with pytest.raises(UserError, match="not an archive"):
+        import_archive(new_store("there"), tmp_path / "x.zip")
+    with pytest.raises(UserError, match="No such file"):
+        import_archive(new_store("other"), tmp_path / "y.zip")
+
+
+# --- old file stores -------------------------------------------------------------------------------------------
+FILE_STORE = """
+import mlflow
+from pathlib import Path
+mlflow.set_tracking_uri((Path.cwd() / "mlruns").as_uri())
+mlflow.set_experiment("old work")
+for name in ("a", "b"):
+    with mlflow.start_run(run_name=name) as run:
+        mlflow.log_params({"lr": 0.1, "n": 3})
+        for step in range(5):
+            mlflow.log_metric("loss", 1 / (step + 1), step=step)
+        mlflow.log_text("weights of " + name, "network/net.txt")
+        with mlflow.start_run(run_name=name + " child", nested=True):
+            mlflow.log_metric("m", 1.0)
+"""
+
+
+def digest_of_tree(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_a_file_store_is_brought_into_sqlite(tmp_path, monkeypatch):
+    environment = {**os.environ, "MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    old = tmp_path / "old"
+    old.mkdir()
+    subprocess.run([sys.executable, "-c", FILE_STORE], cwd=old, env=environment, check=True, capture_output=True)
+    # The folder was moved since, as old stores are: its absolute places are wrong.
+    source = shutil.move(old / "mlruns", tmp_path / "mlruns")
+    before = digest_of_tree(source)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    main(["migrate", "mlruns"])
+    assert digest_of_tree(source) == before
+    with pytest.raises(UserError, match="has runs already"):
+        main(["migrate", "mlruns"])
+    shutil.rmtree(source)  # what is there now stands on its own
+    client = connect(resolve_store())
+    experiment = client.get_experiment_by_name("old work")
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert set(runs) == {"a", "b", "a child", "b child"}
+    assert runs["a child"].data.tags["mlflow.parentRunId"] == runs["a"].info.run_id
+    assert runs["a"].data.params == {"lr": "0.1", "n": "3"}
+    assert len(client.get_metric_history(runs["a"].info.run_id, "loss")) == 5
+    path = client.download_artifacts(runs["a"].info.run_id, "network/net.txt", str(tmp_path))
+    assert Path(path).read_text() == "weights of a"
+    with open_run(tmp_path / "r", "new", "old work", store=resolve_store()) as new:
+        new.log_artifact(tmp_path / "mlflow.db.lock")
+    assert new.run_id
+
+
+def test_what_is_no_file_store(tmp_path):
+    with pytest.raises(UserError, match="not a file store"):
+        main(["--uri", f"sqlite:///{tmp_path}/x.db", "migrate", str(tmp_path)])
+
+
+# --- pruning, later results --------------------------------------------------------------------------------------
+@pytest.mark.slow
+def test_pruning_removes_runs_and_their_artifacts(tmp_path, new_store, capsys):
+    store = new_store("here")
+    data_id, run_id = record_training(tmp_path / "w", store)
+    [chosen] = select(store, "ddm-training")
+    assert chosen.run_id == run_id
+    assert select(store, "ddm-training", parse_age("1h")) == []
+    place = Path(connect(store).get_run(run_id).info.artifact_uri)
+    assert place.is_dir()
+    prune(store, [chosen])
+    assert not place.exists()
+    assert select(store, "ddm-training") == []
+    assert connect(store).get_run(data_id).info.status == "FINISHED"
+    with pytest.raises(UserError, match=r"it has: .*ddm-training"):
+        select(store, "ddm-trainings")
+    with pytest.raises(UserError, match="30d"):
+        parse_age("a month")
+
+
+def test_later_results_go_to_the_same_run(tmp_path, new_store):
+    store = new_store("here")
+    _, run_id = record_training(tmp_path / "w", store)
+    ended = connect(store).get_run(run_id).info.end_time
+    for _ in range(2):  # an evaluation that is repeated adds nothing twice
+        with amend_run(tmp_path / "w" / "t", store) as run:
+            run.log_metrics({"mae": 0.05}, run.last_step)
+    run = connect(store).get_run(run_id)
+    assert run.data.metrics["mae"] == 0.05
+    assert (run.info.status, run.info.end_time) == ("FINISHED", ended)
+    assert len(history(store, run_id, "mae")) == 1
+
+
+def test_sync_and_running_from_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main(["sync"])
+    main(["running"])
+    with open_run(Path("reports/x"), "n", "e"), pytest.raises(UserError, match="going on"):
+        main(["running"])
+    assert "has everything" in capsys.readouterr().out

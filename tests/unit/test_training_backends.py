@@ -1,0 +1,196 @@
+"""Both frameworks: the same steps, those of torch.optim and optax, and no silent change of device."""
+
+import subprocess
+import sys
+from typing import get_args
+
+import numpy as np
+import optax
+import pytest
+import torch
+
+from lanline.config import Activation, Network, Training
+from lanline.errors import UserError
+from lanline.models import get_model
+from lanline.networks.initial import initial_weights
+from lanline.networks.specification import forward, make_spec
+from lanline.training.backend import flatten, start_backend, unflatten
+from lanline.training.schedule import Schedule
+
+FRAMEWORKS = ["torch", "jax"]
+STEPS = 100
+
+
+def spec_with(activation="tanh"):
+    return make_spec(Network(name="lan", hidden_layers=[32, 24], activations=[activation] * 2), get_model("ddm"))
+
+
+def batches(batch_size=200):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(STEPS, batch_size, 6)).astype(np.float32)
+    y = np.sin(2 * x[..., 0]) + x[..., 1] * x[..., 4]
+    return np.concatenate([x, y[..., None]], axis=-1)
+
+
+def start(framework, settings, activation="tanh", threads=2):
+    spec = spec_with(activation)
+    return start_backend(framework, spec, settings, initial_weights(spec, 1), threads)
+
+
+def rates(settings):
+    return Schedule(settings, 2 * STEPS).rates(0, STEPS)
+
+
+OPTIMIZERS = [
+    {"optimizer": "adam"},
+    {"optimizer": "adam", "weight_decay": 0.01},
+    {"optimizer": "adamw", "weight_decay": 0.1},
+    {"optimizer": "sgd", "learning_rate": 0.05},
+    {"optimizer": "sgd", "learning_rate": 0.05, "weight_decay": 0.01, "momentum": 0.5},
+    {"optimizer": "adam", "gradient_clip": 0.01, "loss": "mse"},
+    {"optimizer": "sgd", "gradient_clip": 0.1, "huber_delta": 1.0},
+]
+
+
+def network_in_torch():
+    """The same network made of torch's own layers, with the same initial weights."""
+    layers = [torch.nn.Linear(6, 32), torch.nn.Tanh(), torch.nn.Linear(32, 24), torch.nn.Tanh(), torch.nn.Linear(24, 1)]
+    weights = initial_weights(spec_with(), 1)
+    for i, layer in enumerate(layers[::2]):
+        layer.weight.data = torch.from_numpy(weights[f"layer_{i}.weight"].copy())
+        layer.bias.data = torch.from_numpy(weights[f"layer_{i}.bias"].copy())
+    return torch.nn.Sequential(*layers)
+
+
+def losses_of_torch_itself(settings):
+    """Losses of autograd, torch.nn.functional's losses and torch.optim's optimizers."""
+    network = network_in_torch()
+    name = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}[settings.optimizer]
+    more = {"momentum": settings.momentum} if name == "SGD" else {}
+    optimizer = getattr(torch.optim, name)(network.parameters(), lr=1.0, weight_decay=settings.weight_decay, **more)
+    losses = []
+    for batch, rate in zip(torch.from_numpy(batches()), rates(settings), strict=True):
+        output, y = network(batch[:, :-1])[:, 0], batch[:, -1]
+        if settings.loss == "mse":
+            loss = torch.nn.functional.mse_loss(output, y)
+        else:
+            loss = torch.nn.functional.huber_loss(output, y, delta=settings.huber_delta)
+        optimizer.zero_grad()
+        loss.backward()
+        if settings.gradient_clip is not None:
+            torch.nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_clip)
+        optimizer.param_groups[0]["lr"] = float(rate)
+        optimizer.step()
+        losses.append(loss.item())
+    return np.array(losses)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("options", OPTIMIZERS, ids=str)
+def test_steps_are_those_of_torch_autograd_and_torch_optim(framework, options):
+    settings = Training(**options)
+    losses = start(framework, settings).run_block(batches(), rates(settings))
+    np.testing.assert_allclose(losses, losses_of_torch_itself(settings), rtol=1e-4)
+
+
+def test_adam_with_clipping_and_decay_is_that_of_optax():
+    """One update of a known gradient: both backends' parameters after a step against optax's."""
+    settings = Training(optimizer="adamw", weight_decay=0.1, gradient_clip=0.5, learning_rate=0.01, schedule="constant")
+    block = batches()[:1]
+    rate = np.array([0.01], np.float32)
+    network = network_in_torch()
+    output = network(torch.from_numpy(block[0, :, :-1]))[:, 0]
+    torch.nn.functional.huber_loss(output, torch.from_numpy(block[0, :, -1]), delta=0.1).backward()
+    pairs = zip(network.parameters(), range(6), strict=True)
+    gradient = {f"layer_{i // 2}.{('weight', 'bias')[i % 2]}": p.grad.numpy() for p, i in pairs}
+    weights = initial_weights(spec_with(), 1)
+    chain = optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(0.01, weight_decay=0.1))
+    updates, _ = chain.update(gradient, chain.init(weights), weights)
+    expected = flatten({name: np.asarray(weights[name] + updates[name]) for name in weights})
+    for framework in FRAMEWORKS:
+        backend = start(framework, settings)
+        backend.run_block(block, rate)
+        np.testing.assert_allclose(backend.state()["parameters"], expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", get_args(Activation))
+def test_both_frameworks_make_the_same_steps_with_every_activation(activation):
+    settings = Training()
+    ours = [start(name, settings, activation).run_block(batches(), rates(settings)) for name in FRAMEWORKS]
+    np.testing.assert_allclose(ours[0], ours[1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("batch_size", [1, 3, 5000])
+def test_any_number_of_rows_and_threads(framework, batch_size):
+    rng = np.random.default_rng(2)
+    block = rng.normal(size=(3, batch_size, 7)).astype(np.float32)
+    settings = Training()
+    ours = [
+        start(framework, settings, threads=threads).run_block(block, np.full(3, 1e-3, np.float32))
+        for threads in (1, 2, 3)
+    ]
+    for other in ours[1:]:
+        np.testing.assert_allclose(other, ours[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_predict_is_the_networks_forward_pass(framework):
+    x = np.random.default_rng(1).normal(size=(40_000, 6)).astype(np.float32)
+    weights = initial_weights(spec_with(), 1)
+    backend = start(framework, Training())
+    for n in (1, 1000, 40_000):
+        np.testing.assert_allclose(backend.predict(x[:n]), forward(spec_with(), weights, x[:n]), atol=1e-5)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_restored_state_goes_on_bit_for_bit(framework):
+    settings = Training(learning_rate=0.01)
+    block, steps = batches(), rates(settings)
+    one, two = start(framework, settings), start(framework, settings)
+    one.run_block(block[:50], steps[:50])
+    two.restore(one.state(), 50)
+    for backend in (one, two):
+        backend.run_block(block[50:], steps[50:])
+    for name, array in one.state().items():
+        np.testing.assert_array_equal(array, two.state()[name])
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_smaller_batch_counts_only_its_own_rows(framework):
+    """Also when larger ones came first: JAX fills a small batch up to the compiled size."""
+    settings = Training()
+    full, small = batches()[:4], batches()[4:5, :33]
+    backend = start(framework, settings)
+    backend.run_block(full, np.full(4, 1e-3, np.float32))
+    loss = backend.run_block(small, np.full(1, 1e-3, np.float32))
+    fresh = start(framework, settings)
+    fresh.run_block(full, np.full(4, 1e-3, np.float32))
+    error = np.abs(fresh.predict(small[0, :, :-1]) - small[0, :, -1])
+    clipped = np.minimum(error, 0.1)
+    assert loss[0] == pytest.approx((clipped * (error - clipped / 2)).mean(), rel=1e-5)
+
+
+def test_weights_survive_flattening():
+    weights = initial_weights(spec_with(), 1)
+    again = unflatten(spec_with(), flatten(weights))
+    assert list(again) == list(weights)
+    assert all((again[name] == weights[name]).all() for name in weights)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_asking_for_a_gpu_that_is_not_there_is_an_error(framework):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(UserError, match="device is gpu"):
+        start(framework, Training(device="gpu"))
+
+
+def test_the_frameworks_do_not_import_each_other():
+    for framework, other in (("torch", "jax"), ("jax", "torch")):
+        code = (
+            "import sys, lanline.training.loop; "
+            "assert not {'torch', 'jax'} & set(sys.modules); "
+            f"import lanline.training.{framework}_backend; assert '{other}' not in sys.modules"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True)

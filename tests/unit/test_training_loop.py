@@ -1,0 +1,178 @@
+"""The training loop: what it learns, what it reports, and that a killed training goes on as if nothing had happened."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lanline.config import Network, Training
+from lanline.dataset.shards import write_shard
+from lanline.errors import UserError
+from lanline.models import get_model
+from lanline.networks.specification import forward, make_spec
+from lanline.training.loop import BLOCK_ROWS, Job, train
+
+FRAMEWORKS = ["torch", "jax"]
+SPEC = make_spec(Network(name="lan", hidden_layers=[16, 16], activations=["tanh"] * 2), get_model("ddm"))
+SETTINGS = Training(epochs=3, batch_size=500, learning_rate=0.01)
+
+
+def write_files(folder: Path, rows_of_files: list[int]) -> list[Path]:
+    rng = np.random.default_rng(5)
+    paths = []
+    for i, n in enumerate(rows_of_files):
+        data = rng.uniform(-2, 2, (n, 6)).astype(np.float32)
+        labels = (np.sin(data[:, 0]) + data[:, 1] * data[:, 4]).astype(np.float32)
+        paths.append(folder / f"shard-{i}.safetensors")
+        write_shard(paths[-1], {"lan_data": data, "lan_labels": labels}, {})
+    return paths
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return write_files(tmp_path_factory.mktemp("data"), [3_000, 20_000, 10_300])
+
+
+def run(files, framework="torch", settings=SETTINGS, seed=1, checkpoint=None, on_epoch=None, data_id="d"):
+    job = Job(SPEC, settings, framework, seed, files[1:], files[:1], data_id, threads=2)
+    lines = []
+    return train(job, checkpoint, on_epoch or (lambda metrics, step: None), lines.append), lines
+
+
+def same(one, two):
+    return all((one.weights[name] == two.weights[name]).all() for name in one.weights)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_it_learns_and_reports_each_epoch(files, framework):
+    seen = []
+    trained, lines = run(files, framework, on_epoch=lambda metrics, step: seen.append((step, metrics)))
+    assert [step for step, _ in seen] == [1, 2, 3]
+    assert [metrics for _, metrics in seen] == trained.history
+    assert trained.history[-1]["validation_mae"] < 0.1 < trained.history[0]["train_loss"]
+    assert len([line for line in lines if line.startswith("epoch")]) == 3
+    x = trained.sample
+    assert x.shape == (1000, 6)
+    np.testing.assert_allclose(trained.forward(x), forward(SPEC, trained.weights, x), atol=1e-4)
+    errors = np.abs(trained.forward(x) - (np.sin(x[:, 0]) + x[:, 1] * x[:, 4]))
+    assert errors.mean() == pytest.approx(trained.history[-1]["validation_mae"], rel=0.2)
+    assert trained.timings["total"] > trained.timings["training"] > 0
+
+
+def test_both_frameworks_reach_the_same_losses(files):
+    histories = [run(files, framework)[0].history for framework in FRAMEWORKS]
+    for one, two in zip(*histories, strict=True):
+        assert one["train_loss"] == pytest.approx(two["train_loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_the_seed_decides_everything(files, framework):
+    first, again, other = (run(files, framework, seed=seed)[0] for seed in (1, 1, 2))
+    assert same(first, again)
+    assert not same(first, other)
+
+
+class Interrupt(Exception):
+    pass
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("schedule", ["cosine", "reduce_on_plateau"])
+def test_an_interrupted_training_goes_on_bit_for_bit(files, tmp_path, framework, schedule):
+    settings = Training(**{**SETTINGS.model_dump(), "schedule": schedule, "patience": 1, "keep": "best"})
+    whole, _ = run(files, framework, settings)
+
+    def interrupt(metrics, step):
+        if step == 2:
+            raise Interrupt
+
+    with pytest.raises(Interrupt):
+        run(files, framework, settings, checkpoint=tmp_path / "c", on_epoch=interrupt)
+    resumed, lines = run(files, framework, settings, checkpoint=tmp_path / "c")
+    assert resumed.resumed
+    assert lines[0].startswith("going on from")
+    assert same(whole, resumed)
+    drop = {"seconds", "rows_per_second"}
+    for one, two in zip(whole.history, resumed.history, strict=True):
+        assert {k: v for k, v in one.items() if k not in drop} == {k: v for k, v in two.items() if k not in drop}
+
+
+def test_checkpoints_of_another_training_are_not_picked_up(files, tmp_path):
+    run(files, checkpoint=tmp_path / "c")
+    fewer = Training(**{**SETTINGS.model_dump(), "epochs": 1})
+    for changes in ({"seed": 2}, {"data_id": "e"}, {"settings": fewer}):
+        trained, _ = run(files, checkpoint=tmp_path / "c", **changes)
+        assert not trained.resumed
+        assert same(trained, run(files, **changes)[0])
+
+
+def test_a_broken_checkpoint_is_refused_by_name(files, tmp_path):
+    (tmp_path / "c").write_bytes(b"nonsense")
+    with pytest.raises(UserError, match="is not a checkpoint"):
+        run(files, checkpoint=tmp_path / "c")
+
+
+def test_early_stopping_and_the_best_epoch(files):
+    """A rate that is far too high after one epoch: the last weights are worse than the best."""
+    changes = {"epochs": 30, "schedule": "constant", "learning_rate": 0.05, "early_stopping": 2, "keep": "best"}
+    stopped, lines = run(files, settings=Training(**{**SETTINGS.model_dump(), **changes}))
+    losses = [metrics["validation_loss"] for metrics in stopped.history]
+    assert len(losses) < 30
+    assert min(losses) == losses[-3]
+    assert lines[-1].startswith("stopped after epoch")
+    x = stopped.sample
+    mae = np.abs(stopped.forward(x) - (np.sin(x[:, 0]) + x[:, 1] * x[:, 4])).mean()
+    assert mae == pytest.approx(stopped.history[-3]["validation_mae"], rel=0.2)
+
+
+def test_a_diverging_training_stops_with_advice(files):
+    with pytest.raises(UserError, match=r"epoch 1.*learning_rate"):
+        run(files, settings=Training(optimizer="sgd", loss="mse", learning_rate=1e6, epochs=1, warmup_fraction=0.0))
+
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from lanline.config import Training
+from lanline.networks.specification import NetworkSpec
+from lanline.training.loop import Job, train
+spec, settings, framework, files, checkpoint, out = json.loads(sys.argv[1])
+job = Job(NetworkSpec.from_json(spec), Training(**settings), framework, 1, files[1:], files[:1], "d", 2)
+trained = train(job, checkpoint and Path(checkpoint), lambda metrics, step: None, print)
+from safetensors.numpy import save_file
+save_file(trained.weights, out)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("buffer_gb", [1.0, 0.004])
+def test_kill_9_at_any_moment_changes_nothing(tmp_path, framework, buffer_gb):
+    """Also in the middle of an epoch, in memory and streaming; the final weights are the same bytes."""
+    files = [str(path) for path in write_files(tmp_path, [1_000, 2 * BLOCK_ROWS, BLOCK_ROWS + 3_333])]
+    settings = {"epochs": 4, "batch_size": 500, "checkpoint_minutes": 1e-9, "buffer_gb": buffer_gb}
+
+    def start(checkpoint, out):
+        values = json.dumps([SPEC.to_json(), settings, framework, files, str(checkpoint or ""), str(tmp_path / out)])
+        return subprocess.Popen([sys.executable, "-c", SCRIPT, values], stdout=subprocess.PIPE, text=True)
+
+    assert start(None, "whole").wait() == 0
+    checkpoint = tmp_path / "checkpoint"
+    for kills in (2, 3):
+        child = start(checkpoint, "killed")
+        seen = set()
+        while len(seen) < kills and child.poll() is None:
+            if checkpoint.exists():
+                seen.add(checkpoint.stat().st_mtime_ns)
+            time.sleep(0.001)
+        os.kill(child.pid, signal.SIGKILL)
+        assert child.wait() == -signal.SIGKILL
+    last = start(checkpoint, "killed")
+    assert "going on from" in last.communicate()[0]
+    assert (tmp_path / "killed").read_bytes() == (tmp_path / "whole").read_bytes()
