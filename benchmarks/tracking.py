@@ -1,10 +1,12 @@
-"""Figures of the tracking layer: writers of one SQLite store, runs per second, and what tracking adds to a training.
+"""Figures of the tracking layer: writers of one SQLite store, runs per second, and what tracking adds to a
+training.
 
     python benchmarks/tracking.py writers [--processes 64] [--runs 10]
-    python benchmarks/tracking.py overhead [--seconds 60] [--repeats 3]
+    python benchmarks/tracking.py overhead [--seconds 60] [--repeats 3] [--threads 1]
 
-`overhead` trains a network of 3 x 100 tanh in PyTorch on all cores, with a fixed number of steps, without tracking,
-with the process that lanline uses, and with a thread in the training's own process instead.
+`overhead` trains a network of 3 x 100 tanh in PyTorch with a fixed number of steps, without tracking, with
+the process that lanline uses, and with a thread in the training's own process instead. CPU seconds are those
+of the training's process, and of the process beside it; on a busy machine they say more than the wall clock.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -60,11 +63,15 @@ def writers(processes: int, runs: int) -> None:
         print(f"failed processes {failed}, finished runs {len(found)}, different ones {len(names)}")
 
 
-def train(how: str, steps: int, folder: Path) -> float:
-    """Seconds of a training of ``steps`` batches of 1000, in 20 epochs, start and end of tracking included."""
+def train(how: str, steps: int, threads: int, folder: Path) -> tuple[float, float, float]:
+    """A training of ``steps`` batches of 1000, in 20 epochs, start and end of tracking included.
+
+    Gives seconds on the wall, CPU seconds of this process, and CPU seconds of the process beside it.
+    """
     import torch
 
     torch.manual_seed(1)
+    torch.set_num_threads(threads)
     layers = [torch.nn.Linear(6, 100), torch.nn.Tanh()]
     for _ in range(2):
         layers += [torch.nn.Linear(100, 100), torch.nn.Tanh()]
@@ -82,8 +89,7 @@ def train(how: str, steps: int, folder: Path) -> float:
             if run:
                 run.log_metrics({"loss": loss.item()}, epoch)
 
-    epochs()  # warm
-    begin = time.perf_counter()
+    begin, cpu = time.perf_counter(), time.process_time()
     if how == "off":
         epochs()
     else:
@@ -98,7 +104,8 @@ def train(how: str, steps: int, folder: Path) -> float:
         if how == "thread":
             follower.join()
         assert is_complete(journals(folder / "report")[-1])
-    return time.perf_counter() - begin
+    beside = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.perf_counter() - begin, time.process_time() - cpu, beside.ru_utime + beside.ru_stime
 
 
 def _follow_in_thread(folder: Path, store, stop: threading.Event) -> None:
@@ -109,27 +116,32 @@ def _follow_in_thread(folder: Path, store, stop: threading.Event) -> None:
             print(error)
 
 
-def overhead(seconds: float, repeats: int) -> None:
+def overhead(seconds: float, repeats: int, threads: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         open_experiments(resolve_store(f"sqlite:///{folder}/mlflow.db"), ["e"])
-        per_step = _child("off", 2000, Path(folder)) / 2000
+        per_step = _child("off", 1000, threads, Path(folder))[1] / 1000 / threads
         steps = int(seconds / per_step / 20) * 20
-        print(f"{steps} steps, {per_step * 1e3:.2f} ms each, on {os.cpu_count()} cores")
-        times: dict[str, list[float]] = {"off": [], "process": [], "thread": []}
+        print(f"{steps} steps, {per_step * 1e3:.2f} ms each, {threads} threads, {os.cpu_count()} cores")
+        print("         wall s    CPU s  beside s")
+        times: dict[str, list[tuple[float, float, float]]] = {"off": [], "process": [], "thread": []}
         for _ in range(repeats):  # in turn, such that a busy machine touches all alike
             for how, found in times.items():
-                found.append(_child(how, steps, Path(folder)))
-        base = statistics.median(times["off"])
+                found.append(_child(how, steps, threads, Path(folder)))
+                print(f"{how:8}" + "  ".join(f"{value:7.2f}" for value in found[-1]), flush=True)
+        print("medians")
+        base = [statistics.median(column) for column in zip(*times["off"], strict=True)]
         for how, found in times.items():
-            middle = statistics.median(found)
-            shown = " ".join(f"{value:.1f}" for value in found)
-            print(f"{how:8} {middle:6.1f} s  {100 * (middle / base - 1):+5.1f} %   ({shown})")
+            wall, cpu, beside = (statistics.median(column) for column in zip(*found, strict=True))
+            more = f"{100 * (wall / base[0] - 1):+5.1f} %"
+            print(f"{how:8}{wall:7.2f}  {cpu:7.2f}  {beside:7.2f}   wall {more}")
 
 
-def _child(how: str, steps: int, folder: Path) -> float:
+def _child(how: str, steps: int, threads: int, folder: Path) -> tuple[float, float, float]:
     """A training in a process of its own, as a rule's job is."""
-    command = [sys.executable, __file__, "train", how, str(steps), str(folder)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+    command = [sys.executable, __file__, "train", how, str(steps), str(threads), str(folder)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    wall, cpu, beside = map(float, done.stdout.split()[-3:])
+    return wall, cpu, beside
 
 
 def main() -> None:
@@ -141,17 +153,19 @@ def main() -> None:
     command = commands.add_parser("overhead")
     command.add_argument("--seconds", type=float, default=60)
     command.add_argument("--repeats", type=int, default=3)
+    command.add_argument("--threads", type=int, default=1)
     command = commands.add_parser("train")
     command.add_argument("how", choices=["off", "process", "thread"])
     command.add_argument("steps", type=int)
+    command.add_argument("threads", type=int)
     command.add_argument("folder", type=Path)
     args = parser.parse_args()
     if args.command == "writers":
         writers(args.processes, args.runs)
     elif args.command == "overhead":
-        overhead(args.seconds, args.repeats)
+        overhead(args.seconds, args.repeats, args.threads)
     else:
-        print(train(args.how, args.steps, args.folder))
+        print(*train(args.how, args.steps, args.threads, args.folder))
 
 
 if __name__ == "__main__":

@@ -66,9 +66,33 @@ def training_settings(wildcards) -> dict:
     """What decides the weights, other than the data; the lists of seeds and frameworks do not."""
     return {
         "network": CONFIG.network(wildcards.network).model_dump(),
-        "training": CONFIG.training.model_dump(exclude={"seeds", "frameworks"}),
+        "training": CONFIG.training.model_dump(
+            exclude={"seeds", "frameworks", "checkpoint_minutes", "device"}
+        ),
         "validation_shards": CONFIG.data.n_validation_shards,
     }
+
+
+def training_code(framework: str) -> str:
+    """Fingerprint of the code that decides the weights; the other framework's is not part of it."""
+    shared = ("backend", "loop", "reader", "schedule")
+    return code_fingerprint(
+        "networks", *(f"training/{module}" for module in (*shared, f"{framework}_backend"))
+    )
+
+
+def bring_over_what_mlflow_missed() -> None:
+    """Replay the records that are on disk only, and end the runs of jobs that were killed."""
+    if not CONFIG.mlflow_tracking:
+        return
+    from lanline.data_stages import store_of
+    from lanline.tracking.spool import sync
+    from lanline.tracking.store import StoreUnavailable
+
+    try:
+        print(*sync(PATHS.reports, store_of(CONFIG)), sep="\n")
+    except StoreUnavailable as error:
+        print(f"{error}; `make mlflow-sync` brings the record over later")
 
 
 def let_rules_be_targets(files_of_rule: dict[str, list]) -> None:

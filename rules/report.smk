@@ -37,5 +37,10 @@ rule write_report:
 
 
 onsuccess:
+    bring_over_what_mlflow_missed()
     if PATHS.summary("txt").exists() and PATHS.summary("txt").stat().st_mtime >= STARTED:
         print(PATHS.summary("txt").read_text())
+
+
+onerror:
+    bring_over_what_mlflow_missed()

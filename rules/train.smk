@@ -23,7 +23,7 @@ rule train_torch:
         runtime=60,
     params:
         settings=training_settings,
-        code=code_fingerprint("training/loop", "training/torch_backend", "networks"),
+        code=training_code("torch"),
     script:
         "../scripts/train_torch.py"
 
@@ -45,6 +45,6 @@ rule train_jax:
         runtime=60,
     params:
         settings=training_settings,
-        code=code_fingerprint("training/loop", "training/jax_backend", "networks"),
+        code=training_code("jax"),
     script:
         "../scripts/train_jax.py"

@@ -16,6 +16,7 @@ with job_log(snakemake.log[0]):
         model,
         [ShardRecord.read(path) for path in snakemake.input.records],
         Experiments.read(snakemake.input.experiments),
+        Paths(config.name).data_folder(model),
         Path(snakemake.output.inventory),
         Paths(config.name).data_report(model),
     )

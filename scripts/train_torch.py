@@ -6,5 +6,6 @@ with job_log(snakemake.log[0]):
     from lanline.config import parse_config
     from lanline.training_stage import train_network, workflow_task
 
-    run = train_network(parse_config(snakemake.config), workflow_task(snakemake, "torch"))
+    config = parse_config(snakemake.config)
+    run = train_network(config, workflow_task(config, snakemake, "torch"))
     run.write(snakemake.output.run)

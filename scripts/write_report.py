@@ -9,4 +9,6 @@ with job_log(snakemake.log[0]):
     from lanline.evaluation_stage import write_report
 
     config = parse_config(snakemake.config)
-    write_report(config, [Path(path) for path in snakemake.input.runs], [Path(path) for path in snakemake.input.metrics])
+    write_report(
+        config, [Path(path) for path in snakemake.input.runs], [Path(path) for path in snakemake.input.metrics]
+    )

@@ -20,9 +20,7 @@ class Workspace:
         for part in PARTS:
             source = ROOT / part
             if source.is_dir():
-                shutil.copytree(
-                    source, folder / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
-                )
+                shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
             else:
                 shutil.copy(source, folder / part)
 
@@ -32,9 +30,7 @@ class Workspace:
     def snakemake(self, *arguments: str, cores: int = 2, fails: bool = False) -> str:
         """Run Snakemake and give what it printed; a failure that is not expected fails the test."""
         command = [sys.executable, "-m", "snakemake", "--cores", str(cores), *arguments]
-        done = subprocess.run(
-            command, cwd=self.folder, env=clean_environment(), text=True, capture_output=True
-        )
+        done = subprocess.run(command, cwd=self.folder, env=clean_environment(), text=True, capture_output=True)
         output = done.stdout + done.stderr
         assert (done.returncode != 0) == fails, output
         return output

@@ -107,7 +107,7 @@ class Mixture(Section):
 class Data(Section):
     """Training data: how many rows, from which engine, with which labels."""
 
-    engine: Literal["auto", "closed_form", "simulation"] = Field(
+    engine: Literal["auto", "closed_form", "first_passage", "simulation"] = Field(
         "auto", description="where labels come from; auto takes the best that a model has"
     )
     target: Literal["continuous", "euler"] = Field(
@@ -158,30 +158,34 @@ class Training(Section):
 
     frameworks: Annotated[list[Framework], Field(min_length=1)] = Field(["torch", "jax"])
     seeds: Annotated[list[Seed], Field(min_length=1)] = Field([1], description="one network for each")
-    epochs: Count = 2
+    epochs: Count = 3
     batch_size: Count = 1000
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    learning_rate: Positive = 2e-3
+    learning_rate: Positive = 5e-3
     weight_decay: Annotated[float, Field(ge=0)] = Field(
         0.0, description="decoupled for adamw, added to the gradient for adam and sgd"
     )
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of sgd")
-    schedule: Literal["cosine", "exponential", "reduce_on_plateau", "constant"] = "cosine"
+    schedule: Literal["cosine", "exponential", "multiply", "reduce_on_plateau", "constant"] = "cosine"
     warmup_fraction: Fraction = Field(0.02, description="share of all steps in which the rate rises from 0")
     decay: Annotated[float, Field(gt=0, le=1)] = Field(
         0.1,
-        description="exponential: rate at the end over rate at the start; reduce_on_plateau: factor of a cut",
+        description="exponential: rate at the end over rate at the start; multiply: factor after every epoch; "
+        "reduce_on_plateau: factor of a cut",
     )
     patience: Count = Field(2, description="reduce_on_plateau: epochs without improvement before a cut")
+    threshold: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="reduce_on_plateau: share by which the validation loss must fall to count as improvement"
+    )
+    min_learning_rate: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="reduce_on_plateau: no cut goes below this rate"
+    )
     loss: Literal["huber", "mse"] = "huber"
     huber_delta: Positive = 0.1
+    label_floor: float | None = Field(None, description="lower labels are raised to this log-likelihood")
     gradient_clip: Positive | None = Field(None, description="largest global norm of the gradient")
-    early_stopping: Count | None = Field(
-        None, description="epochs without a lower validation loss before a stop"
-    )
-    keep: Literal["last", "best"] = Field(
-        "last", description="weights of the last epoch, or of the best validation"
-    )
+    early_stopping: Count | None = Field(None, description="epochs without a lower validation loss before a stop")
+    keep: Literal["last", "best"] = Field("last", description="weights of the last epoch, or of the best validation")
     buffer_gb: Positive = Field(
         2.0, description="memory for training rows, gigabytes; larger data streams through a buffer of this size"
     )
@@ -227,9 +231,7 @@ class Config(Section):
     )
     tracking: Tracking = Tracking()
     models: Annotated[
-        list[
-            Annotated[ModelEntry, BeforeValidator(_entry_from_name, json_schema_input_type=ModelEntry | str)]
-        ],
+        list[Annotated[ModelEntry, BeforeValidator(_entry_from_name, json_schema_input_type=ModelEntry | str)]],
         Field(min_length=1),
     ]
     data: Data = Data()
@@ -316,9 +318,7 @@ def _explain(mistake: dict) -> str:
     if mistake["type"] == "missing":
         return f"{key}: this key is required"
     if mistake["type"] == "literal_error":
-        options = [
-            option.strip("' ") for option in mistake["ctx"]["expected"].replace(" or ", ",").split(",")
-        ]
+        options = [option.strip("' ") for option in mistake["ctx"]["expected"].replace(" or ", ",").split(",")]
         return f"{key}: {value!r} is not one of {', '.join(options)}.{did_you_mean(str(value), options)}"
     if isinstance(error := mistake.get("ctx", {}).get("error"), UserError):
         return f"{key}: {error}"
@@ -339,11 +339,7 @@ def _section_in(annotation: Any) -> type[Section]:
     """The one section class inside an annotation such as ``list[Annotated[ModelEntry, ...]]``."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return annotation
-    return next(
-        _section_in(argument)
-        for argument in get_args(annotation)
-        if not isinstance(argument, BeforeValidator)
-    )
+    return next(_section_in(argument) for argument in get_args(annotation) if not isinstance(argument, BeforeValidator))
 
 
 if __name__ == "__main__":

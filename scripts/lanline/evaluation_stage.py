@@ -41,17 +41,13 @@ def evaluate_network(config: Config, run: Run, onnx: Path, threads: int) -> None
     sample = input_rows(trials.theta, trials.rt, trials.choice)[:COMPARED_ROWS]
     judged = judge(open_network(onnx, sample, threads), reference)
     verdict = check_gate(judged.metrics, config.evaluation.gate)
-    write_text(
-        report / "config.yaml", redact(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-    )
+    write_text(report / "config.yaml", redact(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)))
     write_json(report / "metrics.json", evaluation_record(judged.metrics, verdict))
     write_figure(density_figure(judged, run.name), report / "figures" / "densities.png")
     write_figure(error_figure(judged, run.name), report / "figures" / "errors.png")
     with amend_run(paths.training_report(run.name), store_of(config)) as tracked:
         tracked.log_metrics({f"evaluation.{name}": value for name, value in judged.metrics.numbers().items()})
-        tracked.set_tags(
-            {"gate": "passed" if verdict.passed else "failed", "reference": judged.metrics.reference}
-        )
+        tracked.set_tags({"gate": "passed" if verdict.passed else "failed", "reference": judged.metrics.reference})
         tracked.log_artifact(report, "evaluation")
     say(f"{run.name}: MAE {judged.metrics.mae:.4f} over {judged.metrics.trials:,} trials\n{verdict}")
 

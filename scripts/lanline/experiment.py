@@ -61,9 +61,7 @@ class BaseExperiment(ABC):
     on_outage = "spool"  # or "fail": see lanline.tracking.run.open_run
     tracking: Run
 
-    def __init__(
-        self, config: Mapping[str, Any] | str | Path | Any, module_dir: Path | str | None = None
-    ) -> None:
+    def __init__(self, config: Mapping[str, Any] | str | Path | Any, module_dir: Path | str | None = None) -> None:
         self.config = _read_config(config)
         self.module_dir = Path(module_dir or ".")
 

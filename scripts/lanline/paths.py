@@ -68,6 +68,14 @@ class Paths:
         """Sidecar of a training run."""
         return self.network_folder(run) / "run.json"
 
+    def lanfactory_folder(self, run: str) -> Path:
+        """Where the files for LANfactory's loaders lie."""
+        return self.network_folder(run) / "lanfactory"
+
+    def converted(self, run: str) -> Path:
+        """Shards made from pickles, while a training needs them."""
+        return self.network_folder(run) / "shards"
+
     def checkpoint(self, run: str) -> Path:
         """State of a training in progress; not an output of its rule, so that it outlives a failed job."""
         return self.results / "checkpoints" / f"{run}.safetensors"
@@ -93,6 +101,25 @@ class Paths:
 
     def benchmark(self, rule: str, job: str) -> Path:
         return Path("logs") / self.name / rule / f"{job}.benchmark.tsv"
+
+
+@dataclass(frozen=True)
+class NetworkBase(Paths):
+    """The files of a training that a command was asked for: all of them lie in the folder ``base``."""
+
+    base: Path
+
+    def network_folder(self, run: str) -> Path:
+        return self.base / run
+
+    def lanfactory_folder(self, run: str) -> Path:
+        return self.base  # where LANfactory itself puts them
+
+    def checkpoint(self, run: str) -> Path:
+        return self.network_folder(run) / "checkpoint.safetensors"
+
+    def training_report(self, run: str) -> Path:
+        return self.network_folder(run) / "report"
 
 
 def shard_label(index: int) -> str:

@@ -34,9 +34,7 @@ class Sidecar(BaseModel):
         except OSError as error:
             raise UserError(f"{path}: {error.strerror}") from None
         except ValidationError as error:
-            mistakes = "; ".join(
-                f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()
-            )
+            mistakes = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
             raise UserError(f"{path} is not a valid {cls.__name__} sidecar: {mistakes}") from None
 
 

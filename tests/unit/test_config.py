@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import lanline.config
 from lanline.config import parse_config, read_config, schema_text
 from lanline.errors import UserError
 
@@ -94,3 +95,13 @@ def test_the_shipped_configurations_are_valid(path):
 
 def test_the_schema_for_editors_is_up_to_date():
     assert (ROOT / "config/schema.json").read_text() == schema_text(), "run `make schema`"
+
+
+def test_every_key_is_explained():
+    text = (ROOT / "config/README.md").read_text()
+    sections = {"Tracking": "", "Data": "", "Mixture": "mixture.", "Network": "", "Training": "", "Evaluation": ""}
+    sections |= {"Gate": "gate.", "Config": ""}
+    for section, prefix in sections.items():
+        for key in getattr(lanline.config, section).model_fields:
+            documented = f"| `{prefix}{key}` |" in text or f"\n## {key}\n" in text or key in ("mixture", "gate")
+            assert documented, f"config/README.md does not explain {prefix}{key} of {section}"

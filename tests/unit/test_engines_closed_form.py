@@ -37,8 +37,7 @@ def volterra(v: float, a: float, k: float, start: float, time: np.ndarray) -> tu
         for side, out in ((1, upper), (-1, lower)):
             flow = kernel(side, i, start + v * time[i], time[i])
             flow -= step * np.sum(
-                upper[past] * kernel(side, i, from_upper, elapsed)
-                + lower[past] * kernel(side, i, from_lower, elapsed)
+                upper[past] * kernel(side, i, from_upper, elapsed) + lower[past] * kernel(side, i, from_lower, elapsed)
             )
             out[i] = -side * flow
     return upper, lower
@@ -99,9 +98,7 @@ def test_both_series_agree_where_they_meet():
 
     below, above = np.nextafter(series.SWITCH, 0), series.SWITCH
     for distance in np.linspace(0.05, 1.95, 39):
-        assert series.log_density(below, distance) == pytest.approx(
-            series.log_density(above, distance), abs=1e-10
-        )
+        assert series.log_density(below, distance) == pytest.approx(series.log_density(above, distance), abs=1e-10)
 
 
 @pytest.mark.parametrize("name", ["ddm", "angle"])
@@ -192,7 +189,7 @@ def test_the_engine_of_a_model():
     assert resolve_engine(get_model("ddm"), Data()) == "closed_form"
     assert resolve_engine(get_model("ddm"), Data(engine="simulation")) == "simulation"
     assert resolve_engine(get_model("race_3"), Data()) == "simulation"
-    with pytest.raises(UserError, match="race_3 has no closed form"):
+    with pytest.raises(UserError, match="race_3 has no closed_form"):
         resolve_engine(get_model("race_3"), Data(engine="closed_form"))
     with pytest.raises(UserError, match=r"data.target: levy .* Set data.target: euler"):
         resolve_engine(get_model("levy"), Data())

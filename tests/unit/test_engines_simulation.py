@@ -57,9 +57,7 @@ def test_a_choice_that_no_trial_made_has_the_smallest_density_of_the_field():
     data = Data(engine="simulation", n_trajectories=500)
     density = densities(model, np.array([[3.0, 2.5, 0.9, 0.1]]), data, np.random.default_rng(1))
     assert density.choice_probability()[0, 0] == 0.0
-    assert density.log_density(np.array([[1.0]]), np.array([[-1.0]]))[0, 0] == pytest.approx(
-        -np.log(500 * 20.0)
-    )
+    assert density.log_density(np.array([[1.0]]), np.array([[-1.0]]))[0, 0] == pytest.approx(-np.log(500 * 20.0))
 
 
 @pytest.mark.parametrize("name", ["race_no_bias_3", "racing_diffusion_3", "ddm_par2_no_bias", "ornstein"])
@@ -94,9 +92,7 @@ def test_the_same_seed_gives_the_same_trials_and_leaves_numpy_alone():
 def test_levy_has_no_continuous_target():
     model = get_model("levy")
     with pytest.raises(UserError, match=r"Set data\.target: euler"):
-        densities(
-            model, np.array([[0.0, 1.0, 0.5, 1.5, 0.1]]), Data(n_trajectories=100), np.random.default_rng(0)
-        )
+        densities(model, np.array([[0.0, 1.0, 0.5, 1.5, 0.1]]), Data(n_trajectories=100), np.random.default_rng(0))
 
 
 @pytest.mark.slow
@@ -112,6 +108,4 @@ def test_every_model_has_labels(name):
     rt, choice = density.sample(20, rng)
     drawn = ~np.isnan(rt).all(axis=1)
     assert np.isin(choice[drawn], model.choices).all()
-    assert (
-        np.isfinite(density.log_density(rt, np.nan_to_num(choice, nan=model.choices[0]))[drawn]).mean() > 0.99
-    )
+    assert np.isfinite(density.log_density(rt, np.nan_to_num(choice, nan=model.choices[0]))[drawn]).mean() > 0.99

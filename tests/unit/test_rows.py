@@ -14,8 +14,7 @@ DATA = Data(thetas_per_shard=2 * BLOCK_THETAS + 3, rows_per_theta=50)
 def inside_bounds(model, theta) -> bool:
     for i, name in enumerate(model.params):
         lower, upper = (
-            theta[:, model.params.index(bound)] if isinstance(bound, str) else bound
-            for bound in model.bounds[name]
+            theta[:, model.params.index(bound)] if isinstance(bound, str) else bound for bound in model.bounds[name]
         )
         if not ((theta[:, i] >= lower) & (theta[:, i] <= upper)).all():
             return False

@@ -1,6 +1,7 @@
 """Sidecars are checked when read, and written whole or not at all."""
 
 import json
+import os
 
 import pytest
 
@@ -44,9 +45,14 @@ def test_a_missing_or_truncated_sidecar_is_named(tmp_path):
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "value.json"
     write_json(path, {"a": 1})
-    with pytest.raises(ZeroDivisionError), atomic_path(path) as temporary:
-        temporary.write_text("half")
-        raise ZeroDivisionError
+
+    def write_until_the_disk_is_full():
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        write_until_the_disk_is_full()
     assert json.loads(path.read_text()) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
 
@@ -54,3 +60,13 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 def test_the_hash_of_json_ignores_the_order_of_keys():
     assert sha256_json({"a": 1, "b": [2.5]}) == sha256_json({"b": [2.5], "a": 1})
     assert sha256_json({"a": 1}) != sha256_json({"a": 2})
+
+
+def test_files_are_written_for_the_group_that_the_umask_allows(tmp_path):
+    old = os.umask(0o027)
+    try:
+        with atomic_path(tmp_path / "shard") as temporary:
+            temporary.touch(0o600)
+    finally:
+        os.umask(old)
+    assert (tmp_path / "shard").stat().st_mode & 0o777 == 0o640

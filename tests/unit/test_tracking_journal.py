@@ -105,7 +105,7 @@ def test_a_killed_run_is_known_to_be_dead_and_is_gone_on_with(tmp_path, capfd):
     assert "goes on with run" in capfd.readouterr().err
     assert journals(tmp_path) == [journal]
     kinds = [event["event"] for event in events_of(tmp_path)]
-    assert kinds == ["start", "params", "metrics", "resume", "tags", "metrics", "end"]
+    assert kinds == ["start", "params", "metrics", "resume", "tags", "links", "metrics", "end"]
 
 
 def test_end_if_dead_writes_the_end_once(tmp_path):

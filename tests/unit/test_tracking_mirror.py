@@ -14,6 +14,7 @@ import pytest
 from lanline.errors import UserError
 from lanline.experiment import BaseExperiment
 from lanline.sidecars import Dataset
+from lanline.tracking.amend import amend_run
 from lanline.tracking.journal import journals, summary
 from lanline.tracking.lineage import (
     INVENTORY,
@@ -114,6 +115,11 @@ def test_a_forced_run_replaces_the_one_before(tmp_path, store):
     with pytest.raises(RuntimeError), open_run(tmp_path, "n", "e", store=store, params={"lr": 1}):
         raise RuntimeError("does not replace what works")
     assert "superseded_by" not in client.get_run(second.run_id).data.tags
+    client.delete_run(second.run_id)
+    with open_run(tmp_path, "n", "e", store=store, params={"lr": 2}) as third:
+        pass
+    assert third.run_id
+    assert all(is_complete(journal) for journal in journals(tmp_path))
 
 
 def test_an_interrupted_run_is_gone_on_with(tmp_path, store):
@@ -136,11 +142,15 @@ def test_a_run_deleted_by_hand_is_not_made_again(tmp_path, store):
     with pytest.raises(RuntimeError), open_run(tmp_path, "n", "e", store=store) as run:
         raise RuntimeError
     connect(store).delete_run(run.run_id)
-    with open_run(tmp_path, "n", "e", store=store) as again:
-        again.log_metrics({"loss": 1})
-    assert again.key == run.key
+    with amend_run(tmp_path, store) as later:
+        later.log_metrics({"mae": 1})
     assert runs_of(store, "e") == []
     assert is_complete(run.journal)
+    with open_run(tmp_path, "n", "e", store=store) as again:  # unless the work itself is done again
+        again.log_metrics({"loss": 1})
+    assert again.key == run.key
+    [new] = runs_of(store, "e")
+    assert (new.info.status, new.data.metrics) == ("FINISHED", {"mae": 1.0, "loss": 1.0})
 
 
 def test_a_changed_file_is_never_attached_to_an_older_run(tmp_path, store):
@@ -205,7 +215,7 @@ def test_going_on_with_an_existing_run(tmp_path, store):
     assert run.run_id == existing
     assert tracked.info.status == "FINISHED"
     assert tracked.data.params == {"lr": "9"}
-    assert tracked.data.tags["param_now.lr"] == "0.1"
+    assert tracked.data.tags["params_now"] == '{"lr": "0.1"}'
     with pytest.raises(UserError, match="has finished"):
         open_run(tmp_path, "n", "e", store=store, run_id=existing)
     client.delete_run(existing)
@@ -344,8 +354,9 @@ def test_lineage_is_complete_after_an_outage(tmp_path, store):
     assert links["data_generation_run_id"] == f"run:{data.key}"
 
 
-def test_a_dead_server_is_known_quickly(tmp_path):
-    store = resolve_store("http://ann:s3cret@127.0.0.1:9")
+@pytest.mark.parametrize("scheme", ["http", "postgresql"])
+def test_a_dead_server_is_known_quickly(tmp_path, scheme):
+    store = resolve_store(f"{scheme}://ann:s3cret@127.0.0.1:9/x")
     begin = time.monotonic()
     with pytest.raises(StoreUnavailable) as caught, open_run(tmp_path, "n", "e", store=store, on_outage="fail"):
         pytest.fail("nothing is computed")

@@ -176,6 +176,7 @@ def digest_of_tree(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+@pytest.mark.slow
 def test_a_file_store_is_brought_into_sqlite(tmp_path, monkeypatch):
     environment = {**os.environ, "MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_DISABLE_TELEMETRY": "true"}
     old = tmp_path / "old"
@@ -190,6 +191,11 @@ def test_a_file_store_is_brought_into_sqlite(tmp_path, monkeypatch):
     assert digest_of_tree(source) == before
     with pytest.raises(UserError, match="has runs already"):
         main(["migrate", "mlruns"])
+    # The old folder does not get in the way of new runs, though MLflow would take it for its store.
+    with open_run(tmp_path / "r", "new", "new work", store=resolve_store()) as new:
+        new.log_artifact(tmp_path / "mlruns" / "0" / "meta.yaml")
+    assert new.run_id
+    assert digest_of_tree(source) == before
     shutil.rmtree(source)  # what is there now stands on its own
     client = connect(resolve_store())
     experiment = client.get_experiment_by_name("old work")
@@ -200,9 +206,6 @@ def test_a_file_store_is_brought_into_sqlite(tmp_path, monkeypatch):
     assert len(client.get_metric_history(runs["a"].info.run_id, "loss")) == 5
     path = client.download_artifacts(runs["a"].info.run_id, "network/net.txt", str(tmp_path))
     assert Path(path).read_text() == "weights of a"
-    with open_run(tmp_path / "r", "new", "old work", store=resolve_store()) as new:
-        new.log_artifact(tmp_path / "mlflow.db.lock")
-    assert new.run_id
 
 
 def test_what_is_no_file_store(tmp_path):

@@ -1,11 +1,10 @@
-"""Both frameworks: the same steps, those of torch.optim and optax, and no silent change of device."""
+"""Both frameworks: the same steps, those of torch.optim, and no silent change of device."""
 
 import subprocess
 import sys
 from typing import get_args
 
 import numpy as np
-import optax
 import pytest
 import torch
 
@@ -42,13 +41,10 @@ def rates(settings):
 
 
 OPTIMIZERS = [
-    {"optimizer": "adam"},
     {"optimizer": "adam", "weight_decay": 0.01},
-    {"optimizer": "adamw", "weight_decay": 0.1},
-    {"optimizer": "sgd", "learning_rate": 0.05},
-    {"optimizer": "sgd", "learning_rate": 0.05, "weight_decay": 0.01, "momentum": 0.5},
-    {"optimizer": "adam", "gradient_clip": 0.01, "loss": "mse"},
-    {"optimizer": "sgd", "gradient_clip": 0.1, "huber_delta": 1.0},
+    {"optimizer": "adamw", "weight_decay": 0.1, "gradient_clip": 0.01},
+    {"optimizer": "adam", "gradient_clip": 1.0, "loss": "mse"},
+    {"optimizer": "sgd", "learning_rate": 0.05, "weight_decay": 0.01, "huber_delta": 1.0},
 ]
 
 
@@ -88,47 +84,26 @@ def losses_of_torch_itself(settings):
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 @pytest.mark.parametrize("options", OPTIMIZERS, ids=str)
 def test_steps_are_those_of_torch_autograd_and_torch_optim(framework, options):
-    settings = Training(**options)
+    settings = Training(**options, batch_size=200)
     losses = start(framework, settings).run_block(batches(), rates(settings))
     np.testing.assert_allclose(losses, losses_of_torch_itself(settings), rtol=1e-4)
 
 
-def test_adam_with_clipping_and_decay_is_that_of_optax():
-    """One update of a known gradient: both backends' parameters after a step against optax's."""
-    settings = Training(optimizer="adamw", weight_decay=0.1, gradient_clip=0.5, learning_rate=0.01, schedule="constant")
-    block = batches()[:1]
-    rate = np.array([0.01], np.float32)
-    network = network_in_torch()
-    output = network(torch.from_numpy(block[0, :, :-1]))[:, 0]
-    torch.nn.functional.huber_loss(output, torch.from_numpy(block[0, :, -1]), delta=0.1).backward()
-    pairs = zip(network.parameters(), range(6), strict=True)
-    gradient = {f"layer_{i // 2}.{('weight', 'bias')[i % 2]}": p.grad.numpy() for p, i in pairs}
-    weights = initial_weights(spec_with(), 1)
-    chain = optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(0.01, weight_decay=0.1))
-    updates, _ = chain.update(gradient, chain.init(weights), weights)
-    expected = flatten({name: np.asarray(weights[name] + updates[name]) for name in weights})
-    for framework in FRAMEWORKS:
-        backend = start(framework, settings)
-        backend.run_block(block, rate)
-        np.testing.assert_allclose(backend.state()["parameters"], expected, rtol=1e-4, atol=1e-6)
-
-
 @pytest.mark.parametrize("activation", get_args(Activation))
 def test_both_frameworks_make_the_same_steps_with_every_activation(activation):
-    settings = Training()
+    settings = Training(batch_size=200)
     ours = [start(name, settings, activation).run_block(batches(), rates(settings)) for name in FRAMEWORKS]
     np.testing.assert_allclose(ours[0], ours[1], rtol=1e-4)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-@pytest.mark.parametrize("batch_size", [1, 3, 5000])
+@pytest.mark.parametrize("batch_size", [1, 1500])
 def test_any_number_of_rows_and_threads(framework, batch_size):
     rng = np.random.default_rng(2)
     block = rng.normal(size=(3, batch_size, 7)).astype(np.float32)
-    settings = Training()
+    settings = Training(batch_size=batch_size)
     ours = [
-        start(framework, settings, threads=threads).run_block(block, np.full(3, 1e-3, np.float32))
-        for threads in (1, 2, 3)
+        start(framework, settings, threads=threads).run_block(block, np.full(3, 1e-3, np.float32)) for threads in (1, 3)
     ]
     for other in ours[1:]:
         np.testing.assert_allclose(other, ours[0], rtol=1e-5)
@@ -139,13 +114,13 @@ def test_predict_is_the_networks_forward_pass(framework):
     x = np.random.default_rng(1).normal(size=(40_000, 6)).astype(np.float32)
     weights = initial_weights(spec_with(), 1)
     backend = start(framework, Training())
-    for n in (1, 1000, 40_000):
+    for n in (1000, 40_000):
         np.testing.assert_allclose(backend.predict(x[:n]), forward(spec_with(), weights, x[:n]), atol=1e-5)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_restored_state_goes_on_bit_for_bit(framework):
-    settings = Training(learning_rate=0.01)
+    settings = Training(learning_rate=0.01, batch_size=200)
     block, steps = batches(), rates(settings)
     one, two = start(framework, settings), start(framework, settings)
     one.run_block(block[:50], steps[:50])
@@ -158,8 +133,8 @@ def test_a_restored_state_goes_on_bit_for_bit(framework):
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_smaller_batch_counts_only_its_own_rows(framework):
-    """Also when larger ones came first: JAX fills a small batch up to the compiled size."""
-    settings = Training()
+    """Also in JAX, which fills a small batch up to the compiled size."""
+    settings = Training(batch_size=200)
     full, small = batches()[:4], batches()[4:5, :33]
     backend = start(framework, settings)
     backend.run_block(full, np.full(4, 1e-3, np.float32))

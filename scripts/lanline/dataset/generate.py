@@ -32,9 +32,7 @@ def generate_shard(config: Config, model_name: str, shard: int, path: Path) -> S
     )
     seconds = time.perf_counter() - start
     rows = len(next(iter(arrays.values())))
-    say(
-        f"{model_name} shard {shard + 1} of {config.data.shards}: {rows:,} rows from {engine}, {seconds:.1f} s"
-    )
+    say(f"{model_name} shard {shard + 1} of {config.data.shards}: {rows:,} rows from {engine}, {seconds:.1f} s")
     return ShardRecord(
         file=path.name,
         model=model_name,

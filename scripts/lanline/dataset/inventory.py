@@ -75,9 +75,7 @@ def build_inventory(records: Iterable[ShardRecord]) -> Inventory:
     for field in ("model", "lineage_id"):
         values = {getattr(record, field) for record in records}
         if len(values) != 1:
-            raise UserError(
-                f"the shard records have different values of {field}: {', '.join(sorted(values))}"
-            )
+            raise UserError(f"the shard records have different values of {field}: {', '.join(sorted(values))}")
     files = tuple(TrackedFile(r.file, r.bytes, r.rows, r.sha256, r.seed) for r in records)
     dataset_id = sha256_json([asdict(file) for file in files])[:ID_DIGITS]
     return Inventory(records[0].model, dataset_id, records[0].lineage_id, files)

@@ -79,9 +79,7 @@ def block_rows(model: Model, data: Data, seed: int, shard: int, block: int) -> d
     n_density, n_uniform, n_negative = _counts(data.mixture, data.rows_per_theta)
     drawn_rt, drawn_choice = density.sample(n_density, rng)
     filler = (n_theta, data.rows_per_theta - n_density)
-    rt = np.concatenate(
-        [drawn_rt, rng.random(filler) * np.repeat([data.max_t, -1.0], [n_uniform, n_negative])], axis=1
-    )
+    rt = np.concatenate([drawn_rt, rng.random(filler) * np.repeat([data.max_t, -1.0], [n_uniform, n_negative])], axis=1)
     choice = np.concatenate([drawn_choice, rng.choice(model.choices, filler)], axis=1)
     # At a theta that hardly ever responds in time nothing can be drawn: those rows are uniform too.
     silent = np.isnan(rt)

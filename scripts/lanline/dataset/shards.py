@@ -18,6 +18,7 @@ from lanline.errors import UserError
 from lanline.files import atomic_path
 
 FORMAT_VERSION = 1
+HEADER = "lanline"
 
 
 def write_shard(path: Path, arrays: dict[str, np.ndarray], origin: dict[str, Any]) -> None:
@@ -28,9 +29,10 @@ def write_shard(path: Path, arrays: dict[str, np.ndarray], origin: dict[str, Any
         arrays: float32 arrays with the same number of rows.
         origin: what the arrays were made from, as plain JSON (model, bounds, engine, seed, settings).
     """
-    header = {"format_version": str(FORMAT_VERSION), "origin": json.dumps(origin, sort_keys=True)}
+    # One key only: safetensors writes several in random order, and the same data must give the same bytes.
+    header = json.dumps({"format_version": FORMAT_VERSION, "origin": origin}, sort_keys=True)
     with atomic_path(path) as temporary:
-        save_file(arrays, temporary, metadata=header)
+        save_file(arrays, temporary, metadata={HEADER: header})
 
 
 def read_shard(path: Path, names: list[str]) -> dict[str, np.ndarray]:
@@ -42,21 +44,20 @@ def read_shard(path: Path, names: list[str]) -> dict[str, np.ndarray]:
     with _opened(path) as shard:
         missing = set(names) - set(shard.keys())
         if missing:
-            raise UserError(
-                f"{path} has no array {', '.join(sorted(missing))}; it has {', '.join(shard.keys())}"
-            )
+            raise UserError(f"{path} has no array {', '.join(sorted(missing))}; it has {', '.join(shard.keys())}")
         return {name: shard.get_tensor(name) for name in names}
 
 
 def read_origin(path: Path) -> dict[str, Any]:
     """What a shard was made from. Raises UserError as `read_shard` does."""
     with _opened(path) as shard:
-        header = shard.metadata() or {}
-    if header.get("format_version") != str(FORMAT_VERSION):
-        raise UserError(
-            f"{path}: format version {header.get('format_version')}, this lanline reads {FORMAT_VERSION}"
-        )
-    return json.loads(header["origin"])
+        text = (shard.metadata() or {}).get(HEADER)
+    if text is None:
+        raise UserError(f"{path} was not written by lanline: its header has no '{HEADER}'")
+    header = json.loads(text)
+    if header["format_version"] != FORMAT_VERSION:
+        raise UserError(f"{path}: format version {header['format_version']}, this lanline reads {FORMAT_VERSION}")
+    return header["origin"]
 
 
 def _opened(path: Path):

@@ -69,8 +69,7 @@ def validate_dataset(
     tracked = {file.file for file in inventory.files}
     present = {path.name for path in folder.glob("*.safetensors")}
     problems = [
-        Problem(name, "extra", "lies in the data folder but is not tracked")
-        for name in sorted(present - tracked)
+        Problem(name, "extra", "lies in the data folder but is not tracked") for name in sorted(present - tracked)
     ]
     check = partial(_check_file, folder, config, inventory)
     with ThreadPoolExecutor(threads) as pool:
@@ -116,9 +115,7 @@ def _compare_bytes(path: Path, tracked: TrackedFile) -> Iterator[tuple[str, str]
         yield "changed", f"sha256 {digest[:12]}..., tracked is {tracked.sha256[:12]}..."
 
 
-def _compare_shapes(
-    arrays: dict[str, np.ndarray], tracked: TrackedFile, model: Model
-) -> Iterator[tuple[str, str]]:
+def _compare_shapes(arrays: dict[str, np.ndarray], tracked: TrackedFile, model: Model) -> Iterator[tuple[str, str]]:
     expected = {"lan_data": (tracked.rows, len(model.params) + 2), "lan_labels": (tracked.rows,)}
     for name, shape in expected.items():
         if arrays[name].dtype != np.float32:

@@ -43,9 +43,9 @@ class Densities(Protocol):
 
 def has_exact(model: Model) -> bool:
     """Whether a model has densities without simulation."""
-    from lanline.engines import closed_form
+    from lanline.engines import closed_form, first_passage
 
-    return closed_form.covers(model)
+    return closed_form.covers(model) or first_passage.covers(model)
 
 
 def resolve_engine(model: Model, data: Data) -> str:
@@ -54,13 +54,16 @@ def resolve_engine(model: Model, data: Data) -> str:
     Raises:
         UserError: the model does not have that engine, or the engine cannot give labels for ``data.target``.
     """
-    from lanline.engines import closed_form, simulation
+    from lanline.engines import closed_form, first_passage, simulation
 
-    engine = data.engine
-    if engine == "auto":
-        engine = "closed_form" if closed_form.covers(model) else "simulation"
-    elif engine == "closed_form" and not closed_form.covers(model):
-        raise UserError(f"data.engine: {model.name} has no closed form; expected auto or simulation")
+    available = ["simulation"]
+    if first_passage.covers(model):
+        available.insert(0, "first_passage")
+    if closed_form.covers(model):
+        available.insert(0, "closed_form")
+    if data.engine not in ("auto", *available):
+        raise UserError(f"data.engine: {model.name} has no {data.engine}; it has auto, {', '.join(available)}")
+    engine = available[0] if data.engine == "auto" else data.engine
     if engine == "simulation":
         simulation.check_target(model, data.target)
     return engine
@@ -88,7 +91,7 @@ def densities(model: Model, theta: np.ndarray, data: Data, rng: np.random.Genera
     Raises:
         UserError: as `resolve_engine`.
     """
-    from lanline.engines import closed_form, simulation
+    from lanline.engines import closed_form, first_passage, simulation
 
     engine = resolve_engine(model, data)
     limit = time_limit(model, theta, data)
@@ -97,4 +100,5 @@ def densities(model: Model, theta: np.ndarray, data: Data, rng: np.random.Genera
             model, theta, limit, data.target, data.delta_t, data.n_trajectories, data.max_t, rng
         )
     shift = simulation.OVERSHOOT * math.sqrt(data.delta_t) if data.target == "euler" else 0.0
-    return closed_form.densities(model, theta, limit, shift)
+    exact = closed_form if engine == "closed_form" else first_passage
+    return exact.densities(model, theta, limit, shift)

@@ -79,9 +79,7 @@ def densities(model: Model, theta: np.ndarray, limit: np.ndarray, shift: float) 
     decision_limit = limit - column["t"]
     log_time, log_f = _tabulate(shape, decision_limit, N_NODES)
     distance = half_width[:, None] * (1 - start[:, None] * np.asarray(model.choices))
-    return ClosedForm(
-        shape, make_table(column["t"], decision_limit, log_time, log_f, 0.5 * distance**2, model.choices)
-    )
+    return ClosedForm(shape, make_table(column["t"], decision_limit, log_time, log_f, 0.5 * distance**2, model.choices))
 
 
 @njit(cache=True)

@@ -53,9 +53,7 @@ _BOUNDED = {
 # Models of those simulators whose noise is not always of unit size.
 _OTHER_NOISE = "_no_lowdim_noise"
 _FLOORED = {"race_model", "lca"}  # the same, with particles clamped at 0
-_BOUND_PARAMETER = {
-    "racing_diffusion_model": "b"
-}  # the bound is a parameter, the start lies in absolute units
+_BOUND_PARAMETER = {"racing_diffusion_model": "b"}  # the bound is a parameter, the start lies in absolute units
 _EXACT = {"lba_vanilla", "lba_angle", "poisson_race", "rlwm_lba_race", "rlwm_lba_pw_v1"}  # no steps in time
 
 

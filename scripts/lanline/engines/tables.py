@@ -1,8 +1,8 @@
 """Densities tabulated over time: integration, sampling by inverse CDF, and evaluation between the nodes.
 
 A table holds, for each theta and choice, log f at time nodes (decision time, without the non-decision time).
-Between two nodes log f + A / t is a cubic in log t. First-passage densities set on like exp(-A / t), so what is
-left to interpolate is smooth from the onset to the exponential tail.
+Between two nodes log f + A / t is a cubic in log t. First-passage densities set on like exp(-A / t), so what
+is left to interpolate is smooth from the onset to the exponential tail.
 """
 
 from __future__ import annotations
@@ -55,16 +55,12 @@ class Table:
     def sample(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """(B, n) response times and choices, conditional on a response before the time limit, or nan."""
         uniform = rng.random((len(self.log_time), n))
-        return _sample(
-            uniform, self.onset, self.log_time, self.scale, self.smooth, self.cumulative, self.choices
-        )
+        return _sample(uniform, self.onset, self.log_time, self.scale, self.smooth, self.cumulative, self.choices)
 
     def log_density(self, rt: np.ndarray, choice: np.ndarray) -> np.ndarray:
         """(B, n) log-density at response times and choices; -inf outside (onset, onset + limit)."""
         index = np.searchsorted(self.choices, choice)
-        return _interpolate(
-            rt, index, self.onset, self.limit, self.log_time, self.scale, self.smooth, self.slope
-        )
+        return _interpolate(rt, index, self.onset, self.limit, self.log_time, self.scale, self.smooth, self.slope)
 
 
 def make_table(
@@ -76,8 +72,8 @@ def make_table(
     choices: tuple[int, ...],
 ) -> Table:
     """A table from log-densities ``log_f`` (B, C, N) at nodes; see `Table` for the other arguments."""
-    log_f = np.maximum(log_f, -1e4)  # keeps slopes finite where a series or a solver has underflowed
-    smooth = log_f + scale[:, :, None] * np.exp(-log_time)[:, None, :]
+    # The lower limit keeps slopes finite where there is no density at all.
+    smooth = np.maximum(log_f + scale[:, :, None] * np.exp(-log_time)[:, None, :], -1e4)
     slope = _slopes(log_time, smooth)
     cumulative = _integrate(log_time, scale, smooth, slope)
     return Table(onset, limit, log_time, scale, smooth, slope, cumulative, np.asarray(choices))

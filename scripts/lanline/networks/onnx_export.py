@@ -78,9 +78,7 @@ def _activation(name: str, value: str, out: str) -> tuple[list[onnx.NodeProto], 
     if name != "gelu":
         return [helper.make_node(_OPERATORS[name], [value], [out])], []
     numbers = {f"{out}.root": np.sqrt(0.5), f"{out}.one": 1.0, f"{out}.half": 0.5}
-    constants = [
-        numpy_helper.from_array(np.array(number, np.float32), key) for key, number in numbers.items()
-    ]
+    constants = [numpy_helper.from_array(np.array(number, np.float32), key) for key, number in numbers.items()]
     root, one, half = numbers
     steps = [
         ("Mul", [value, root], f"{out}.scaled"),

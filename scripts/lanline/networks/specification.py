@@ -54,15 +54,11 @@ class NetworkSpec:
         return list(zip(self.layers, (len(self.inputs), *self.layers[:-1]), strict=True))
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
-        }
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> NetworkSpec:
-        return cls(
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-        )
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 
 def make_spec(network: Network, model: Model) -> NetworkSpec:

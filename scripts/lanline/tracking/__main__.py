@@ -14,8 +14,8 @@ from lanline.tracking.store import resolve_store
 from lanline.tracking.transfer import export_run, import_archive
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m lanline.tracking", description=__doc__)
+def main(arguments: list[str] | None = None, program: str = "python -m lanline.tracking") -> None:
+    parser = argparse.ArgumentParser(prog=program, description=__doc__)
     parser.add_argument("--uri", help="tracking URI; default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("sync", help="bring what MLflow missed into it")

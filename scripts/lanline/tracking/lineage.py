@@ -48,6 +48,7 @@ def record_dataset(
     config: Path,
     store: Store | None,
     on_outage: str = "spool",
+    name: str | None = None,
 ) -> Run:
     """Record a data set as a run of its own; the data set recorded before in the same folder is superseded.
 
@@ -66,6 +67,7 @@ def record_dataset(
         config: the configuration file, kept as an artifact.
         store: from `resolve_store`, or None with tracking off.
         on_outage: see `lanline.tracking.run.open_run`.
+        name: of the run in MLflow; default: ``{model}-data-{dataset_id}``.
 
     Returns:
         The finished run: ``key``, and ``run_id`` and ``experiment_id``, which are None if MLflow was not
@@ -80,7 +82,7 @@ def record_dataset(
     source = str(data_folder.resolve())
     run = open_run(
         report_folder,
-        f"{model}-data-{dataset_id[:8]}",
+        name or f"{model}-data-{dataset_id[:8]}",
         experiment,
         store=store,
         on_outage=on_outage,

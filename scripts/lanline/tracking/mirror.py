@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 KEY_TAG = "lanline.key"
+BACK = "<"  # a link of this kind is a tag on the other run, with the id of this one
 # Limits of MLflow: longer values would be cut silently, larger batches refused.
-MAX_METRICS, MAX_PARAMS_AND_TAGS = 900, 100
+MAX_METRICS, MAX_PARAMS_AND_TAGS = 900, 90
 MAX_PARAM, MAX_TAG = 6000, 8000
 
 
@@ -44,7 +45,6 @@ class Position(Sidecar):
     experiment_id: str | None = None
     offset: int = 0
     pending_links: dict[str, str] = Field(default_factory=dict)
-    gone: bool = False  # the run was deleted in MLflow; it is not made again
 
 
 def position_file(journal: Path) -> Path:
@@ -59,7 +59,7 @@ def read_position(journal: Path) -> Position:
 def is_complete(journal: Path) -> bool:
     """Whether MLflow has everything that is in the journal so far."""
     position = read_position(journal)
-    return position.gone or (position.offset == Path(journal).stat().st_size and not position.pending_links)
+    return position.offset == Path(journal).stat().st_size and not position.pending_links
 
 
 def mirror(journal: Path, store: Store) -> Position:
@@ -103,7 +103,7 @@ class _Mirror:
             if start is None:
                 return self.position
             self._find_or_create(start[0])
-        elif self._run_is_gone():
+        elif not self._find_again():
             return self.position
         end = self.position.offset
         for event, end in read_events(self.journal, self.position.offset):
@@ -182,8 +182,10 @@ class _Mirror:
             self._tag("reason", event["reason"])
         self._flush()
         self._resolve_links()
-        if event["status"] == "FINISHED":
-            self._replace_older()
+        start, _ = next(read_events(self.journal))
+        if event["status"] == "FINISHED" and start.get("supersedes"):
+            # Only a run that finished takes the place of the one before it.
+            self._on_links({"links": {BACK + "superseded_by": f"run:{start['supersedes']}"}})
         self._write(self.client.set_terminated, self.position.run_id, event["status"], end_time=event["time"])
 
     # --- MLflow -------------------------------------------------------------------------------------------
@@ -206,7 +208,8 @@ class _Mirror:
             # MLflow refuses a whole batch for a param that has another value (--mlflow-run-id).
             there = ask(self.store, self.client.get_run, self.position.run_id).data.params
             differing = {key for key, value in batch.params.items() if there.get(key, value) != value}
-            batch.tags |= {f"param_now.{key}": batch.params.pop(key) for key in differing}
+            if differing:
+                batch.tags["params_now"] = _cut(json.dumps({key: batch.params.pop(key) for key in differing}), MAX_TAG)
         if batch.metrics or batch.params or batch.tags:
             params = [Param(key, value) for key, value in batch.params.items()]
             tags = [RunTag(key, value) for key, value in batch.tags.items()]
@@ -230,23 +233,29 @@ class _Mirror:
         self.position = self.position.model_copy(update={"run_id": run_id, "experiment_id": experiment_id})
         self.position.write(position_file(self.journal))
 
-    def _run_is_gone(self) -> bool:
-        """Whether someone deleted the run; a run of a store that was cleaned away is made anew."""
+    def _find_again(self) -> bool:
+        """Whether there is a run to write to. A deleted one is made anew only for a new attempt at the work."""
         from mlflow.exceptions import MlflowException
 
         try:
-            stage = ask(self.store, self.client.get_run, self.position.run_id).info.lifecycle_stage
+            deleted = ask(self.store, self.client.get_run, self.position.run_id).info.lifecycle_stage == "deleted"
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
+            deleted = True  # for good, or together with its store
+        if not deleted:
+            return True
+        rest = list(read_events(self.journal, self.position.offset))
+        if any(event["event"] == "resume" for event, _ in rest):
             self.position = Position()
             self._find_or_create(next(read_events(self.journal))[0])
-            return False
-        if stage == "deleted":
-            say(f"{self.journal.stem}: its run was deleted in MLflow and is not made again")
-            self.position = self.position.model_copy(update={"gone": True})
-            self.position.write(position_file(self.journal))
-        return stage == "deleted"
+            return True
+        say(f"{self.journal.stem}: its run was deleted in MLflow and is not made again")
+        self.position = self.position.model_copy(update={"pending_links": {}})
+        if rest:
+            self.position = self.position.model_copy(update={"offset": rest[-1][1]})
+        self.position.write(position_file(self.journal))
+        return False
 
     def _resolve_links(self) -> None:
         """Give the tags that name another run or experiment their ids, as far as MLflow has them by now."""
@@ -258,22 +267,22 @@ class _Mirror:
             else:
                 experiment = ask(self.store, self.client.get_experiment_by_name, name)
                 found = experiment.experiment_id if experiment else None
-            if found:
+            if found and tag.startswith(BACK):
+                self._write(self.client.set_tag, found, tag.removeprefix(BACK), self.position.run_id)
+            elif found:
                 self._write(self.client.set_tag, self.position.run_id, tag, found)
-            else:
+            elif self._may_come(tag, name):
                 pending[tag] = target
         if pending != self.position.pending_links:
             self.position = self.position.model_copy(update={"pending_links": pending})
             self.position.write(position_file(self.journal))
 
-    def _replace_older(self) -> None:
-        """Only a run that finished takes the place of the one before it."""
-        start, _ = next(read_events(self.journal))
-        if not start.get("supersedes"):
-            return
-        older = ask(self.store, self.client.get_run, self.position.run_id).data.tags.get("supersedes")
-        if older:
-            self._write(self.client.set_tag, older, "superseded_by", self.position.run_id)
+    def _may_come(self, tag: str, key: str) -> bool:
+        """Whether a run that MLflow does not have may come: the one that this run replaces may be deleted."""
+        if tag not in ("supersedes", BACK + "superseded_by"):
+            return True
+        older = self.journal.with_name(f"{key}.jsonl")
+        return older.exists() and not is_complete(older)
 
 
 def find_run(client: MlflowClient, store: Store, key: str, experiment_ids: list[str] | None = None) -> str | None:

@@ -40,7 +40,7 @@ from lanline.tracking.journal import (
     summary,
 )
 from lanline.tracking.mirror import KEY_TAG, Position, mirror, position_file, read_position
-from lanline.tracking.origin import job_tags, standard_tags
+from lanline.tracking.origin import standard_tags
 from lanline.tracking.store import (
     MLFLOW_MISSING,
     Store,
@@ -76,8 +76,9 @@ class Run:
         follow: bool,
         start: dict[str, Any] | None = None,
         params: dict[str, str] | None = None,
+        resumed: bool = False,
     ) -> None:
-        self.journal, self.key, self.resumed = journal, journal.stem, start is None
+        self.journal, self.key, self.resumed = journal, journal.stem, resumed
         self._store, self._follow, self._start, self._start_params = store, follow, start, params or {}
         self._params: dict[str, str] = {}
         self._seen: dict[tuple[str, int], float | str] = {}
@@ -180,11 +181,11 @@ class Run:
     # --- its life -----------------------------------------------------------------------------------------
     def __enter__(self) -> Run:
         events = self._open_journal()
-        if self._start:
+        if self.resumed:
+            self._resume(events)
+        else:
             self._writer.append("start", **self._start)
             self.log_params(self._start_params)
-        else:
-            self._resume(events)
         if threading.current_thread() is threading.main_thread():
             self._old_handler = signal.signal(signal.SIGTERM, _terminate)
         if self._store and not mlflow_installed():
@@ -224,7 +225,8 @@ class Run:
         ended = f"{last['status']}: {last.get('reason')}" if last["event"] == "end" else DIED
         times = 1 + sum(event["event"] == "resume" for event in events)
         self._writer.append("resume", time=now(), after=ended, times=times, host=socket.gethostname())
-        self._writer.append("tags", tags=job_tags())
+        self._writer.append("tags", tags=self._start["tags"])
+        self.link(self._start["links"])
         say(f"goes on with run {self.key}, which had ended: {ended}")
 
     def _start_mirror(self) -> subprocess.Popen:
@@ -255,7 +257,9 @@ class Run:
             if self._mirror is not None:
                 self._mirror.wait(WAIT_FOR_MIRROR)
             mirror(self.journal, self._store)
-        except (StoreUnavailable, subprocess.TimeoutExpired) as problem:
+        except subprocess.TimeoutExpired:
+            say(f"MLflow is still taking {self.journal}; `make mlflow-sync` brings over what is missing")
+        except StoreUnavailable as problem:
             say(redact(str(problem)))
             say(f"the whole record is in {self.journal}; `make mlflow-sync` brings it over")
         except Exception:
@@ -308,15 +312,13 @@ def open_run(
     folder = Path(folder)
     texts = {_checked(key): str(value) for key, value in (params or {}).items()}
     identity = sha256_json({"name": name, "experiment": experiment, "params": texts})
+    if run_id and store is None:
+        raise UserError(f"MLflow run {run_id} cannot be gone on with while tracking is off")
     client = connect(store) if store and (on_outage == "fail" or run_id) else None
-    adopted = _unfinished_run(client, store, run_id) if run_id else None
+    adopted = unfinished_run(client, store, run_id) if run_id else None
     earlier = journals(folder)
     previous = summary(earlier[-1]) if earlier else {}
     shown = store.shown if store else None
-    if previous and resume and previous["status"] != "FINISHED" and not is_alive(earlier[-1]):
-        same = previous["identity"] == identity and previous["store"] == shown
-        if adopted.data.tags.get(KEY_TAG) == previous["key"] if adopted else same:
-            return Run(earlier[-1], store, follow)
     key = new_key()
     note = {"mlflow.note.content": description} if description else {}
     start = {
@@ -335,6 +337,13 @@ def open_run(
             **note,
         },
     }
+    if previous and resume and previous["status"] != "FINISHED" and not is_alive(earlier[-1]):
+        if adopted:
+            goes_on = adopted.data.tags.get(KEY_TAG) == previous["key"]
+        else:
+            goes_on = previous["identity"] == identity and previous["store"] == shown
+        if goes_on:
+            return Run(earlier[-1], store, follow, start, resumed=True)
     journal = folder / FOLDER / f"{key}.jsonl"
     if adopted:
         position = Position(run_id=adopted.info.run_id, experiment_id=adopted.info.experiment_id)
@@ -343,7 +352,8 @@ def open_run(
     return Run(journal, store, follow, start, texts)
 
 
-def _unfinished_run(client: MlflowClient, store: Store, run_id: str) -> MlflowRun:
+def unfinished_run(client: MlflowClient, store: Store, run_id: str) -> MlflowRun:
+    """The MLflow run of that id, if it may be gone on with. Raises as `open_run` does."""
     from mlflow.exceptions import MlflowException
 
     try:

@@ -13,6 +13,7 @@ import fcntl
 import logging
 import os
 import re
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 DEFAULT_URI = "sqlite:///mlflow.db"
-SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql")
+# With the port that a database server is asked at when the URI names none.
+SCHEMES = {"sqlite": None, "http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 MLFLOW_MISSING = "MLflow is not installed here (`pip install lanline[mlflow]` adds it)"
 PROBE_SECONDS = 4
 LOCKED_RETRIES = 20
@@ -146,27 +148,30 @@ def connect(store: Store) -> MlflowClient:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     from mlflow import MlflowClient
 
-    return write(store, lambda: MlflowClient(tracking_uri=store.uri))
+    return write(store, lambda: MlflowClient(tracking_uri=store.uri, registry_uri=store.uri))
 
 
 def probe(store: Store) -> None:
-    """Ask a server whether it lives, without importing MLflow. Does nothing for a database.
+    """Ask a server whether it lives, without importing MLflow. Does nothing for a SQLite file.
 
     Raises:
         StoreUnavailable: nothing answers within `PROBE_SECONDS`, or a proxy says that the server is down.
     """
     parts = urlsplit(store.uri)
-    if parts.scheme not in ("http", "https"):
-        return
-    health = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=parts.path.rstrip("/") + "/health", query="")
     try:
-        urllib.request.urlopen(health.geturl(), timeout=PROBE_SECONDS).close()
+        if parts.scheme in ("http", "https"):
+            host = parts.netloc.rpartition("@")[2]
+            health = parts._replace(netloc=host, path=parts.path.rstrip("/") + "/health", query="")
+            urllib.request.urlopen(health.geturl(), timeout=PROBE_SECONDS).close()
+        elif parts.hostname:
+            port = parts.port or SCHEMES[parts.scheme.split("+")[0]]
+            socket.create_connection((parts.hostname, port), PROBE_SECONDS).close()
     except urllib.error.HTTPError as error:
         if error.code >= 500:
             raise StoreUnavailable(f"MLflow server {store.shown} answers with HTTP status {error.code}") from None
     except OSError as error:
         reason = getattr(error, "reason", error)
-        raise StoreUnavailable(f"MLflow server {store.shown} does not answer: {reason}") from None
+        raise StoreUnavailable(f"MLflow store {store.shown} does not answer: {reason}") from None
 
 
 @contextmanager

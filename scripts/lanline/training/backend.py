@@ -16,6 +16,12 @@ from lanline.errors import UserError
 from lanline.networks.specification import NetworkSpec, Weights, bias_name, weight_name
 
 ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON = 0.9, 0.999, 1e-8
+BLOCK_ROWS = 100_000  # rows between two looks at the clock: a fraction of a second
+
+
+def block_batches(settings: Training) -> int:
+    """Batches in a whole block."""
+    return max(1, BLOCK_ROWS // settings.batch_size)
 
 
 class Backend(Protocol):
@@ -25,8 +31,8 @@ class Backend(Protocol):
         """Take one optimizer step for each batch.
 
         Args:
-            rows: (k, b, D + 1) float32: k batches of b rows; standardised inputs, and the label in the last
-                column.
+            rows: (k, b, D + 1) float32: k batches of b rows, at most a whole block of whole batches; standardised
+                inputs, and the label in the last column.
             rates: (k,) learning rates.
 
         Returns:

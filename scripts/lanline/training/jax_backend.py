@@ -1,16 +1,20 @@
 """Training in JAX. This is the only file that imports jax.
 
-A block of batches is one compiled loop: no return to Python between steps.
+A block of batches is one compiled loop: no return to Python between steps. On the CPU each core is a device of its own
+that takes its share of every batch through the whole network, with one sum of gradients a step. XLA's own threads
+inside each operation take half as much processor time again.
 """
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lanline.config import Training
 from lanline.errors import UserError
@@ -20,11 +24,14 @@ from lanline.training.backend import (
     ADAM_BETA2,
     ADAM_EPSILON,
     adam_corrections,
+    block_batches,
     flatten,
     layer_slices,
 )
 
 PREDICT_ROWS = 16_384
+ONE_THREAD_A_DEVICE = "--xla_cpu_multi_thread_eigen=false"
+SHARES = "shares"  # name of the axis along which the rows of a batch lie on several devices
 
 ACTIVATIONS = {
     "tanh": jnp.tanh,
@@ -43,30 +50,45 @@ class JaxBackend:
 
     def __init__(self, spec: NetworkSpec, settings: Training, weights: Weights, threads: int):
         self._spec, self._settings = spec, settings
-        self._device = _device(settings.device, threads)
+        mesh = Mesh(np.array(_devices(settings.device, threads)), (SHARES,))
+        everywhere, shared = PartitionSpec(), PartitionSpec(None, SHARES)
+        self._everywhere, self._shared = NamedSharding(mesh, everywhere), NamedSharding(mesh, shared)
+        self._n_shares = mesh.size
+        # Every block is filled up to one shape: one compilation serves all, and the last batch of an epoch is summed
+        # in the same order whether or not the training was interrupted just before it.
+        self._block_shape = (block_batches(settings), self._filled(settings.batch_size))
+        block = jax.shard_map(
+            partial(_block, spec.activations, settings),
+            mesh=mesh,
+            in_specs=(everywhere, shared, everywhere, everywhere, everywhere),
+            out_specs=everywhere,
+            check_vma=False,
+        )
+        self._block = jax.jit(block, donate_argnums=0)
+        rows = PartitionSpec(SHARES)
+        self._predict = jax.jit(
+            jax.shard_map(partial(_forward, spec.activations), mesh=mesh, in_specs=(everywhere, rows), out_specs=rows)
+        )
         flat = flatten(weights)
-        self._block_shape: tuple[int, int] | None = None
-        self._block = jax.jit(partial(_block, spec.activations, settings), donate_argnums=0)
-        self._predict = jax.jit(partial(_forward, spec.activations))
         self.restore({"parameters": flat, "first_moment": np.zeros_like(flat), "second_moment": np.zeros_like(flat)}, 0)
+        # A block of no batches: compiles now, so that compilation counts as start-up and not as training.
+        self.run_block(np.zeros((0, settings.batch_size, len(spec.inputs) + 1), np.float32), np.zeros(0, np.float32))
 
     def run_block(self, rows: np.ndarray, rates: np.ndarray) -> np.ndarray:
         k, b = rows.shape[:2]
-        # One compilation serves all: shorter blocks and a smaller last batch are filled up and masked.
-        if self._block_shape is None:
-            self._block_shape = (k, b)
         full = np.zeros((*self._block_shape, rows.shape[2]), np.float32)
         full[:k, :b] = rows
         sizes, roots = adam_corrections(self._step, rates.astype(np.float64))
         numbers = np.zeros((self._block_shape[0], 3), np.float32)
         numbers[:k] = np.stack([rates, sizes, roots], axis=1)
+        full = jax.device_put(full, self._shared)
         self._state, losses = self._block(self._state, full, numbers, k, b)
         self._step += k
         return np.asarray(losses)[:k]
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         outputs = np.empty(len(x), np.float32)
-        part = np.zeros((min(PREDICT_ROWS, len(x)), x.shape[1]), np.float32)
+        part = np.zeros((self._filled(min(PREDICT_ROWS, len(x))), x.shape[1]), np.float32)
         for start in range(0, len(x), len(part)):
             n = min(len(part), len(x) - start)
             part[:n] = x[start : start + n]
@@ -81,10 +103,17 @@ class JaxBackend:
         self._state = tuple(self._layers(state[name]) for name in ("parameters", "first_moment", "second_moment"))
         self._step = step
 
+    def _filled(self, rows: int) -> int:
+        """``rows``, or the next number that every share gets the same part of."""
+        return -(-rows // self._n_shares) * self._n_shares
+
     def _layers(self, flat: np.ndarray) -> Layers:
         slices = zip(layer_slices(self._spec), self._spec.shapes, strict=True)
         return [
-            tuple(jax.device_put(part.copy(), self._device) for part in (flat[weight].reshape(n_in, n_out), flat[bias]))
+            tuple(
+                jax.device_put(part.copy(), self._everywhere)
+                for part in (flat[weight].reshape(n_in, n_out), flat[bias])
+            )
             for (weight, bias), (n_out, n_in) in slices
         ]
 
@@ -104,31 +133,32 @@ def _product(x: jax.Array, weight: jax.Array) -> jax.Array:
     return jnp.matmul(x, weight, precision="highest")
 
 
-def _mean_loss(activations, settings: Training, layers: Layers, rows: jax.Array, count: jax.Array) -> jax.Array:
-    """Mean loss of the first ``count`` rows."""
+def _part_of_loss(activations, settings: Training, layers: Layers, rows: jax.Array, count: jax.Array) -> jax.Array:
+    """What this device's ``rows`` add to the mean loss of a batch whose first ``count`` rows are real."""
     error = _forward(activations, layers, rows[:, :-1]) - rows[:, -1]
     if settings.loss == "mse":
         losses = error**2
     else:
         clipped = jnp.clip(error, -settings.huber_delta, settings.huber_delta)
         losses = clipped * (error - 0.5 * clipped)
-    return jnp.where(jnp.arange(len(rows)) < count, losses, 0).sum() / count
+    number = jax.lax.axis_index(SHARES) * len(rows) + jnp.arange(len(rows))
+    return jnp.where(number < count, losses, 0).sum() / count
 
 
 def _block(activations, settings: Training, state, rows, numbers, n_batches, count):
     """Steps for the first ``n_batches`` batches of ``rows`` (k, b, D + 1), ``count`` rows of each."""
-    gradient = jax.value_and_grad(partial(_mean_loss, activations, settings))
+    part = jax.value_and_grad(partial(_part_of_loss, activations, settings))
 
     def step(i, carry):
         (parameters, first, second), losses = carry
-        loss, g = gradient(parameters, rows[i], count)
+        loss, g = jax.lax.psum(part(parameters, rows[i], count), SHARES)
         return _update(settings, parameters, g, first, second, numbers[i]), losses.at[i].set(loss)
 
     return jax.lax.fori_loop(0, n_batches, step, (state, jnp.zeros(len(rows))))
 
 
 def _update(settings: Training, parameters, g, first, second, numbers):
-    """Parameters and moments after one step; semantics of torch.optim and optax."""
+    """Parameters and moments after one step; semantics of torch.optim."""
     rate, size, root = numbers
     tree = jax.tree.map
     if settings.gradient_clip is not None:
@@ -148,15 +178,24 @@ def _update(settings: Training, parameters, g, first, second, numbers):
     return parameters, first, second
 
 
-def _device(name: str, threads: int) -> jax.Device:
-    # XLA reads NPROC once, when its CPU client starts; without it, it takes every core of the machine.
-    os.environ["NPROC"] = str(threads)
+def _devices(name: str, threads: int) -> list[jax.Device]:
     if name == "cpu":
-        return jax.devices("cpu")[0]
+        return _cpu_devices(threads)
     try:
-        return jax.devices("gpu")[0]
+        return jax.devices("gpu")[:1]
     except RuntimeError:
         raise UserError(
             "training.device is gpu, but JAX finds none: run on a machine with a GPU and a CUDA build of "
             "jax, or set device: cpu"
         ) from None
+
+
+def _cpu_devices(threads: int) -> list[jax.Device]:
+    """One device for each thread. All of this is read once, when XLA's CPU client starts."""
+    os.environ["NPROC"] = str(threads)  # size of XLA's thread pool
+    flags = os.environ.get("XLA_FLAGS", "")
+    if ONE_THREAD_A_DEVICE not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {ONE_THREAD_A_DEVICE}".strip()
+    with suppress(RuntimeError):  # the client has started already: its devices are those of an earlier network
+        jax.config.update("jax_num_cpu_devices", threads)
+    return jax.devices("cpu")[:threads]

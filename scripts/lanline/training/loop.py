@@ -16,12 +16,11 @@ from lanline.errors import UserError
 from lanline.files import sha256_json
 from lanline.networks.initial import initial_weights
 from lanline.networks.specification import NetworkSpec, Standardisation, Weights
-from lanline.training.backend import Backend, start_backend, unflatten
+from lanline.training.backend import Backend, block_batches, start_backend, unflatten
 from lanline.training.checkpoint import read_checkpoint, write_checkpoint
 from lanline.training.reader import Reader, pieces_of, read_piece
 from lanline.training.schedule import Schedule
 
-BLOCK_ROWS = 100_000  # rows between two looks at the clock: a fraction of a second
 SAMPLE_ROWS = 500_000  # of the first file, whose means and scales the inputs are standardised with
 VALIDATION_ROWS = 100_000  # in memory at once
 PARITY_ROWS = 1_000
@@ -128,9 +127,10 @@ def train(
         spec,
         standardisation,
         settings.batch_size,
-        block_batches=max(1, BLOCK_ROWS // settings.batch_size),
+        block_batches=block_batches(settings),
         buffer_rows=int(settings.buffer_gb * 1e9 / first_rows[0].nbytes),
         seed=job.seed,
+        label_floor=settings.label_floor,
     )
     backend = start_backend(job.framework, spec, settings, initial_weights(spec, job.seed), job.threads)
     run = _Run(job, backend, reader, standardisation, on_epoch, say)
@@ -245,7 +245,7 @@ class _Run:
         loss = error = 0.0
         n = 0
         for piece in pieces_of(self._job.validation_files, self._job.spec, VALIDATION_ROWS):
-            rows = read_piece(piece, self._job.spec)
+            rows = read_piece(piece, self._job.spec, self._settings.label_floor)
             x = self._standardisation.apply(rows[:, :-1])
             distance = np.abs(self._backend.predict(x) - rows[:, -1])
             loss += float(loss_of(distance, self._settings).sum(dtype=np.float64))

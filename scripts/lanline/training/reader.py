@@ -48,10 +48,12 @@ def pieces_of(files: Sequence[Path], spec: NetworkSpec, rows: int = PIECE_ROWS) 
     return pieces
 
 
-def read_piece(piece: Piece, spec: NetworkSpec) -> np.ndarray:
-    """Raw inputs and label, (n, D + 1) float32."""
+def read_piece(piece: Piece, spec: NetworkSpec, label_floor: float | None = None) -> np.ndarray:
+    """Raw inputs and label, (n, D + 1) float32; labels below ``label_floor`` are raised to it."""
     with _opened(piece.path) as file:
         data, labels = (file.get_slice(name)[piece.start : piece.stop] for name in _names(spec))
+    if label_floor is not None:
+        labels = np.maximum(labels, np.float32(label_floor))
     return np.concatenate([data, labels[:, None]], axis=1)
 
 
@@ -92,6 +94,7 @@ class Reader:
         block_batches: batches that are given at once.
         buffer_rows: rows that may be in memory.
         seed: of the order of rows.
+        label_floor: lower labels are raised to it.
 
     Raises:
         UserError: a file cannot be read, or has not the columns that the network needs.
@@ -106,8 +109,10 @@ class Reader:
         block_batches: int,
         buffer_rows: int,
         seed: int,
+        label_floor: float | None = None,
     ):
         self._spec, self._standardisation, self._seed = spec, standardisation, seed
+        self._label_floor = label_floor
         self._batch_size, self._block_batches = batch_size, block_batches
         self._pieces = pieces_of(files, spec)
         self.n_rows = sum(map(len, self._pieces))
@@ -173,7 +178,7 @@ class Reader:
         start = 0
         for piece in pieces:
             part = rows[start : start + len(piece)]
-            part[:] = read_piece(piece, self._spec)
+            part[:] = read_piece(piece, self._spec, self._label_floor)
             part[:, :-1] = self._standardisation.apply(part[:, :-1])
             start += len(piece)
         return rows

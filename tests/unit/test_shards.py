@@ -1,0 +1,55 @@
+"""Shards: the same bytes for the same content, and clear errors for files that are none."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from lanline.dataset.shards import read_origin, read_shard, write_shard
+from lanline.errors import UserError
+
+ARRAYS = {
+    "lan_data": np.arange(12, dtype=np.float32).reshape(2, 6),
+    "lan_labels": np.array([-1, -66], np.float32),
+}
+ORIGIN = {"model": "ddm", "seed": 3, "bounds": {"v": [-3.0, 3.0]}}
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    path = tmp_path / "shard-00000.safetensors"
+    write_shard(path, ARRAYS, ORIGIN)
+    assert read_origin(path) == ORIGIN
+    for name, array in read_shard(path, list(ARRAYS)).items():
+        np.testing.assert_array_equal(array, ARRAYS[name])
+
+
+def test_the_bytes_are_the_same_in_every_process(tmp_path):
+    # Hash tables of other processes have other orders: nothing of that may reach the file.
+    code = (
+        "import sys, numpy as np; from pathlib import Path; from lanline.dataset.shards import write_shard; "
+        "write_shard(Path(sys.argv[1]), {'lan_data': np.zeros((2, 6), np.float32), 'lan_labels': "
+        "np.zeros(2, np.float32)}, {'model': 'ddm', 'seed': 3, 'bounds': {'v': [-3.0, 3.0]}})"
+    )
+    for index in range(6):
+        subprocess.run([sys.executable, "-c", code, tmp_path / f"{index}.safetensors"], check=True)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
+def test_a_missing_array_is_named(tmp_path):
+    path = tmp_path / "shard.safetensors"
+    write_shard(path, ARRAYS, ORIGIN)
+    with pytest.raises(UserError, match=r"shard\.safetensors has no array cpn_data; it has lan_data, lan_labels"):
+        read_shard(path, ["cpn_data"])
+
+
+def test_files_that_are_no_shards_are_named(tmp_path):
+    foreign, text = tmp_path / "foreign.safetensors", tmp_path / "text.safetensors"
+    save_file(ARRAYS, foreign)
+    text.write_text("not a shard")
+    with pytest.raises(UserError, match=r"foreign\.safetensors was not written by lanline"):
+        read_origin(foreign)
+    for path in (text, tmp_path / "absent.safetensors"):
+        with pytest.raises(UserError, match=path.name):
+            read_origin(path)
