@@ -8,6 +8,9 @@ min_version("9.12")
 configfile: "config/config.yaml"
 
 
+report: "docs/captions/workflow.rst"
+
+
 include: "rules/common.smk"
 include: "rules/open.smk"
 include: "rules/generate.smk"

@@ -34,19 +34,22 @@ def open_experiments(config: Config, model: str) -> Experiments:
         StoreUnavailable: the store cannot be reached, and the configuration says not to go on without it.
     """
     names = [f"{model}-data-generation", config.mlflow_experiment_name or f"{model}-training"]
+    generation, training = opened(config, names)
     store = store_of(config)
+    return Experiments(tracking_uri=store.shown if store else None, data_generation=generation, training=training)
+
+
+def opened(config: Config, names: list[str]) -> list[Experiment]:
+    """Experiments of these names, made in the store if there is one. Raises as `open_experiments` does."""
     ids: dict[str, str] = {}
-    if store:
+    if store := store_of(config):
         try:
             ids = tracking_store.open_experiments(store, names)
         except StoreUnavailable as error:
             if config.tracking.on_outage == "fail":
                 raise
             say(f"{error}; going on, the record is kept on disk")
-    generation, training = (Experiment(name=name, experiment_id=ids.get(name)) for name in names)
-    return Experiments(
-        tracking_uri=store.shown if store else None, data_generation=generation, training=training
-    )
+    return [Experiment(name=name, experiment_id=ids.get(name)) for name in names]
 
 
 def record_lineage(
@@ -54,8 +57,10 @@ def record_lineage(
     model: str,
     records: list[ShardRecord],
     experiments: Experiments,
+    folder: Path,
     inventory_path: Path,
     report: Path,
+    run_name: str | None = None,
 ) -> Dataset:
     """Write the inventory of a data set and record its run.
 
@@ -64,8 +69,10 @@ def record_lineage(
         model: name of the model.
         records: of all shards.
         experiments: of the model.
-        inventory_path: where the inventory goes, beside the folder ``data``.
+        folder: where the shards lie.
+        inventory_path: where the inventory goes.
         report: folder for the record of the data set's run.
+        run_name: of that run in MLflow, if it is to have another than its own.
 
     Raises:
         UserError: the records do not make one data set.
@@ -73,10 +80,7 @@ def record_lineage(
     inventory = build_inventory(records)
     write_json(inventory_path, inventory.to_json())
     settings = config.data_recipe(model)
-    write_text(
-        report / "config.yaml", redact(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-    )
-    folder = inventory_path.parent / "data"
+    write_text(report / "config.yaml", redact(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)))
     run = record_dataset(
         report,
         inventory_path,
@@ -91,6 +95,7 @@ def record_lineage(
         config=report / "config.yaml",
         store=store_of(config),
         on_outage=config.tracking.on_outage,
+        name=run_name,
     )
     say(f"{model}: data set {inventory.dataset_id}, {inventory.rows:,} rows in {len(records)} shards")
     return Dataset(
@@ -108,9 +113,7 @@ def record_lineage(
     )
 
 
-def validate_training_data(
-    config: Config, dataset: Dataset, local_inventory: Path, threads: int
-) -> ValidationReport:
+def validate_training_data(config: Config, dataset: Dataset, local_inventory: Path, threads: int) -> ValidationReport:
     """Compare a data set with the inventory that MLflow holds, or with the local one where MLflow has none.
 
     Raises:

@@ -12,14 +12,14 @@ from typing import TextIO
 
 from lanline.errors import UserError
 
-_terminal: TextIO = sys.stderr
+_terminal: TextIO | None = None  # beside stderr, while that goes to a job's log
 
 
 def say(message: str) -> None:
     """One line for the person who waits; it goes into the job's log too."""
-    print(message, file=_terminal, flush=True)
-    if _terminal is not sys.stderr:
-        print(message, file=sys.stderr, flush=True)
+    if _terminal is not None:
+        print(message, file=_terminal, flush=True)
+    print(message, file=sys.stderr, flush=True)
 
 
 @contextmanager

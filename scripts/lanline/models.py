@@ -157,7 +157,7 @@ def _facts(entry: dict) -> dict:
         "boundary": entry["boundary_name"],
         "drift": entry.get("drift_name"),
         "simulator": entry["simulator"].__name__,
-        "constrained": bool(entry["parameter_transforms"]["sampling"]) or entry["name"] in SUM_TO_ONE,
+        "constrained": bool(entry.get("parameter_transforms", {}).get("sampling")) or entry["name"] in SUM_TO_ONE,
     }
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lanline.config import Config, Framework
 from lanline.data_stages import store_of
+from lanline.dataset.foreign import as_shard
 from lanline.experiment import BaseExperiment, flatten
 from lanline.files import write_json
 from lanline.logs import say
-from lanline.networks.artifacts import write_network
+from lanline.networks.artifacts import FILES, write_network
+from lanline.networks.lanfactory_files import write_lanfactory_files
 from lanline.networks.specification import NetworkSpec, make_spec
 from lanline.paths import Paths, run_name
 from lanline.sidecars import Dataset, Experiments, Run
@@ -22,20 +26,41 @@ from lanline.training.loop import Job, Trained, train
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """Which network is trained, on what."""
+    """Which network is trained, on what.
 
+    Attributes:
+        run: name of the training; its files are named by it.
+        model: name of the model.
+        network: name of the network specification.
+        framework: torch or jax.
+        seed: of the initial weights and of the order of rows.
+        training_files: shards, or pickles of ssm-simulators, to train on.
+        validation_files: the same, to validate on.
+        dataset: the data set that they are of.
+        experiments: of the model.
+        paths: where the files of the training lie.
+        threads: cores to use.
+        title: name of the run in MLflow; default: ``run``.
+        mlflow_run_id: an unfinished MLflow run to go on with.
+        export_onnx: whether to keep the ONNX file.
+        left_out: sections of the configuration that do not apply, because the data did not come from it.
+    """
+
+    run: str
     model: str
     network: str
     framework: Framework
     seed: int
-    shards: tuple[Path, ...]
+    training_files: tuple[Path, ...]
+    validation_files: tuple[Path, ...]
     dataset: Dataset
     experiments: Experiments
+    paths: Paths
     threads: int
-
-    @property
-    def run(self) -> str:
-        return run_name(self.model, self.network, self.framework, self.seed)
+    title: str | None = None
+    mlflow_run_id: str | None = None
+    export_onnx: bool = True
+    left_out: frozenset[str] = frozenset()
 
 
 class TrainNetwork(BaseExperiment):
@@ -44,27 +69,34 @@ class TrainNetwork(BaseExperiment):
     def __init__(self, config: Config, task: TrainingTask) -> None:
         super().__init__(config)
         self.task = task
-        self.paths = Paths(config.name)
+        self.paths = task.paths
         self.on_outage = config.tracking.on_outage
+        self.spec = make_spec(config.network(task.network), config.model(task.model))
 
     # --- the four steps ------------------------------------------------------------------------------------------
     def prepare_data(self) -> tuple[list[Path], list[Path]]:
-        """Files to train on, and files to validate on."""
+        """Files to train on, and files to validate on; pickles become shards first."""
         log_training_data(self.tracking, self.task.dataset)
-        held_out = self.config.data.n_validation_shards
-        files = sorted(self.task.shards)
-        validation, training = files[:held_out], files[held_out:]
         used = self.report_folder / "files_used.json"
-        write_json(used, {"training": _names(training), "validation": _names(validation)})
+        write_json(used, self.files_used())
         self.tracking.log_artifact(used)
+        folder = self.paths.converted(self.task.run)
+        training, validation = (
+            [as_shard(path, folder, self.spec.network_type, self.spec.params) for path in files]
+            for files in (self.task.training_files, self.task.validation_files)
+        )
         return training, validation
 
+    def files_used(self) -> dict[str, list[str]]:
+        """Names of the files, by what they are used for."""
+        files = {"training": self.task.training_files, "validation": self.task.validation_files}
+        return {purpose: [path.name for path in paths] for purpose, paths in files.items()}
+
     def build_model(self) -> NetworkSpec:
-        return make_spec(self.config.network(self.task.network), self.config.model(self.task.model))
+        return self.spec
 
     def train(self, model: NetworkSpec, data: tuple[list[Path], list[Path]]) -> Trained:
         training, validation = data
-        self.spec = model
         job = Job(
             spec=model,
             settings=self.config.training,
@@ -83,18 +115,34 @@ class TrainNetwork(BaseExperiment):
         folder = self.paths.network_folder(self.task.run)
         identity = self.identity()
         parity = write_network(folder, self.spec, model.weights, identity, model.history, model.forward, model.sample)
-        self.tracking.log_artifact(folder / "model.onnx", "network")
-        self.tracking.log_artifact(folder / "weights.safetensors", "network")
-        self.tracking.log_artifact(folder / "network.json", "network")
-        self.tracking.log_artifact(folder / "history.csv", "network")
+        if not self.task.export_onnx:  # it was needed to check the weights
+            (folder / "model.onnx").unlink()
+        for name in FILES:
+            if (folder / name).exists():
+                self.tracking.log_artifact(folder / name, "network")
+        for path in self._write_lanfactory_files(model):
+            self.tracking.log_artifact(path, "training_output")  # LANfactory's name for the folder
         last = {key: value for key, value in model.history[-1].items() if key != "epoch"}
         timings = {f"seconds_{part}": seconds for part, seconds in model.timings.items()}
         return {**last, "epochs": len(model.history), "onnx_parity": parity, **timings}
 
+    def _write_lanfactory_files(self, model: Trained) -> list[Path]:
+        return write_lanfactory_files(
+            self.paths.lanfactory_folder(self.task.run),
+            self.task.run,
+            self.task.framework,
+            self.spec,
+            model.weights,
+            self.config.training,
+            model.history,
+            self.files_used(),
+            self.task.dataset.model_dump(mode="json"),
+        )
+
     # --- what is recorded ----------------------------------------------------------------------------------------
     @property
     def name(self) -> str:
-        return self.task.run
+        return self.task.title or self.task.run
 
     @property
     def report_folder(self) -> Path:
@@ -106,6 +154,12 @@ class TrainNetwork(BaseExperiment):
 
     def store(self) -> Store | None:
         return store_of(self.config)
+
+    def mlflow_run_id(self) -> str | None:
+        return self.task.mlflow_run_id
+
+    def config_values(self) -> dict[str, Any]:
+        return self.config.model_dump(mode="json", exclude=set(self.task.left_out))
 
     def params(self) -> dict[str, Any]:
         settings = self.config.training.model_dump(mode="json", exclude={"frameworks", "seeds"})
@@ -153,21 +207,27 @@ class TrainNetwork(BaseExperiment):
         )
 
 
-def _names(files: list[Path]) -> list[str]:
-    return [path.name for path in files]
+def split_files(files: Sequence[Path], n_validation: int) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Files to train on, and the first ones by name to validate on, so that a new file does not change them."""
+    ordered = sorted(files, key=lambda path: path.name)
+    return tuple(ordered[n_validation:]), tuple(ordered[:n_validation])
 
 
-def workflow_task(snakemake: Any, framework: Framework) -> TrainingTask:
+def workflow_task(config: Config, snakemake: Any, framework: Framework) -> TrainingTask:
     """The task that a rule's script was started for."""
     wildcards = snakemake.wildcards
+    training, validation = split_files([Path(path) for path in snakemake.input.shards], config.data.n_validation_shards)
     return TrainingTask(
+        run=run_name(wildcards.model, wildcards.network, framework, wildcards.seed),
         model=wildcards.model,
         network=wildcards.network,
         framework=framework,
         seed=int(wildcards.seed),
-        shards=tuple(map(Path, snakemake.input.shards)),
+        training_files=training,
+        validation_files=validation,
         dataset=Dataset.read(snakemake.input.dataset),
         experiments=Experiments.read(snakemake.input.experiments),
+        paths=Paths(config.name),
         threads=snakemake.threads,
     )
 
@@ -176,5 +236,7 @@ def train_network(config: Config, task: TrainingTask) -> Run:
     """Train one network, write its folder and report, and give the ids of its run."""
     training = TrainNetwork(config, task)
     training.run()
-    training.paths.checkpoint(task.run).unlink(missing_ok=True)
+    task.paths.checkpoint(task.run).unlink(missing_ok=True)
+    if (converted := task.paths.converted(task.run)).exists():
+        shutil.rmtree(converted)
     return training.sidecar()

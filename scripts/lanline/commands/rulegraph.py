@@ -16,9 +16,7 @@ from matplotlib.figure import Figure
 
 def read_rulegraph(dot: str) -> tuple[dict[str, str], list[tuple[str, str]]]:
     """Names of rules by node, and edges (from, to), of a graph in graphviz's language."""
-    names = {
-        node: label.split("\\n")[0] for node, label in re.findall(r'^\s*(\d+)\[label = "([^"]+)"', dot, re.M)
-    }
+    names = {node: label.split("\\n")[0] for node, label in re.findall(r'^\s*(\d+)\[label = "([^"]+)"', dot, re.M)}
     return names, re.findall(r"^\s*(\d+) -> (\d+)", dot, re.M)
 
 

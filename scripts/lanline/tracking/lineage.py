@@ -135,9 +135,9 @@ def read_inventory(store: Store, run_id: str) -> dict[str, Any]:
         StoreUnavailable: the store cannot be reached.
         UserError: there is no such run, or it has no inventory.
     """
+    client = connect(store)
     from mlflow.exceptions import MlflowException
 
-    client = connect(store)
     with tempfile.TemporaryDirectory() as folder:
         try:
             path = ask(store, client.download_artifacts, run_id, INVENTORY, folder)
@@ -154,9 +154,9 @@ def find_dataset_runs(store: Store, experiment_id: str) -> list[DatasetRun]:
         StoreUnavailable: the store cannot be reached.
         UserError: there is no such experiment.
     """
+    client = connect(store)
     from mlflow.exceptions import MlflowException
 
-    client = connect(store)
     try:
         experiment = ask(store, client.get_experiment, experiment_id)
     except MlflowException as error:

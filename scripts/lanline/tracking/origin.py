@@ -9,7 +9,7 @@ from functools import cache
 
 from lanline.versions import git_commit, library_versions
 
-LIBRARIES = ("lanline", "numpy", "scipy", "ssm-simulators", "torch", "jax", "optax", "onnx", "mlflow")
+LIBRARIES = ("lanline", "numpy", "scipy", "ssm-simulators", "torch", "jax", "onnx", "mlflow")
 
 
 def standard_tags() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Training in PyTorch. This is the only file that imports torch.
+"""Training in PyTorch; the loop meets torch nowhere else.
 
 The forward and backward passes are written out for the one architecture there is, on buffers that are made
 once: autograd, allocation and the optimizer's bookkeeping would take as long as the arithmetic. Arrays are

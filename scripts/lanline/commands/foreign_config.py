@@ -1,0 +1,222 @@
+"""Configuration files of LANfactory (`jaxtrain`, `torchtrain`) and ssm-simulators (`generate`), run unchanged.
+
+Their keys become lanline's own sections; what lanline cannot honour is refused by name.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+
+from lanline.config import Count, NetworkType, Positive, Section
+from lanline.errors import UserError, did_you_mean
+
+# LANfactory's losses for a network that gives log-likelihoods: torch.nn.functional.huber_loss with its own delta.
+HUBER_DELTA = 1.0
+_LOG = re.compile(r"(?:np|numpy|math)\.log\(\s*([-+0-9.eE]+)\s*\)")
+
+File = TypeVar("File", bound=Section)
+
+
+class SchedulerParams(Section):
+    """Parameters of LANfactory's schedulers, with its defaults."""
+
+    factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+    patience: Annotated[int, Field(ge=0)] = 2
+    threshold: Annotated[float, Field(ge=0, lt=1)] = 0.001
+    min_lr: Annotated[float, Field(ge=0)] = 1e-8
+    verbose: bool = False  # lanline always records the rate of every epoch
+
+
+class LanfactoryFile(Section):
+    """LANfactory's training configuration; keys that are left out have the values of the file it comes with."""
+
+    NETWORK_TYPE: str
+    MODEL: str
+    LAYER_SIZES: Annotated[list[list[Count]], Field(min_length=1)]
+    ACTIVATIONS: Annotated[list[list[str]], Field(min_length=1)]
+    GENERATOR_APPROACH: str | None = None  # says how the data were made; lanline looks at what the files hold
+    TRAINING_DATA_FOLDER: str | None = None
+    N_EPOCHS: Count = 20
+    CPU_BATCH_SIZE: Count = 1000
+    GPU_BATCH_SIZE: Count = 50_000
+    OPTIMIZER_: Literal["adam", "sgd"] = "adam"
+    LEARNING_RATE: Positive = 0.001
+    WEIGHT_DECAY: Annotated[float, Field(ge=0)] = 0.0
+    LR_SCHEDULER: Literal["reduce_on_plateau", "multiply"] | None = "reduce_on_plateau"
+    LR_SCHEDULER_PARAMS: SchedulerParams | None = None
+    TRAIN_VAL_SPLIT: Annotated[float, Field(gt=0, le=1)] = 0.98
+    N_TRAINING_FILES: Count = 10_000
+    LABELS_LOWER_BOUND: str | float = "np.log(1e-7)"
+    SHUFFLE: bool = True
+
+    @field_validator("NETWORK_TYPE")
+    @classmethod
+    def _trained_here(cls, value: str) -> str:
+        allowed = get_args(NetworkType)
+        if value not in allowed:
+            raise ValueError(f"lanline does not train networks of type '{value}'; it trains {', '.join(allowed)}")
+        return value
+
+    @field_validator("SHUFFLE")
+    @classmethod
+    def _always_shuffled(cls, value: bool) -> bool:
+        if not value:
+            raise ValueError("lanline always shuffles all rows, in an order that --seed fixes; set it to True")
+        return value
+
+    @field_validator("LABELS_LOWER_BOUND")
+    @classmethod
+    def _number(cls, value: str | float) -> float:
+        return parse_bound(value)
+
+    def network(self, network_id: int) -> dict[str, Any]:
+        """lanline's ``networks`` entry for one of the architectures.
+
+        Raises:
+            UserError: there is no such architecture, or its lists do not fit together.
+        """
+        if not 0 <= network_id < min(len(self.LAYER_SIZES), len(self.ACTIVATIONS)):
+            raise UserError(
+                f"--network-id {network_id}: LAYER_SIZES lists {len(self.LAYER_SIZES)} and ACTIVATIONS "
+                f"{len(self.ACTIVATIONS)} networks, counted from 0"
+            )
+        sizes, activations = self.LAYER_SIZES[network_id], list(self.ACTIVATIONS[network_id])
+        if activations[-1:] == ["linear"]:  # the output's, which LANfactory adds itself
+            activations.pop()
+        if sizes[-1] != 1 or len(activations) != len(sizes) - 1:
+            raise UserError(
+                f"network {network_id}: LAYER_SIZES {sizes} must end with the one output, 1, and ACTIVATIONS "
+                f"{activations} must name one activation for each layer before it"
+            )
+        return {
+            "name": f"network{network_id}",
+            "network_type": self.NETWORK_TYPE,
+            "hidden_layers": sizes[:-1],
+            "activations": activations,
+        }
+
+    def training(self, device: str) -> dict[str, Any]:
+        """lanline's section ``training`` for a device, cpu or gpu."""
+        params = self.LR_SCHEDULER_PARAMS or SchedulerParams()
+        return {
+            "epochs": self.N_EPOCHS,
+            "batch_size": self.GPU_BATCH_SIZE if device == "gpu" else self.CPU_BATCH_SIZE,
+            "optimizer": self.OPTIMIZER_,
+            "momentum": 0.0,
+            "learning_rate": self.LEARNING_RATE,
+            "weight_decay": self.WEIGHT_DECAY,
+            "schedule": self.LR_SCHEDULER or "constant",
+            "warmup_fraction": 0.0,
+            "decay": params.factor,
+            "patience": params.patience + 1,  # PyTorch cuts when the patience is exceeded, lanline when it is reached
+            "threshold": params.threshold,
+            "min_learning_rate": params.min_lr,
+            "loss": "huber",
+            "huber_delta": HUBER_DELTA,
+            "label_floor": self.LABELS_LOWER_BOUND,
+            "device": device,
+        }
+
+
+class Pipeline(Section):
+    N_PARAMETER_SETS: Count
+    N_SUBRUNS: Count = 1  # in how many parts ssm-simulators makes a file; lanline's parts do not show
+
+
+class Simulator(Section):
+    N_SAMPLES: Count = 2000
+    DELTA_T: Positive = 0.001
+
+
+class Samples(Section):
+    N_SAMPLES_PER_PARAM: Count = 200
+
+
+class Estimator(Section):
+    TYPE: Literal["kde", "KDE"] = "kde"
+
+
+class SsmsFile(Section):
+    """Configuration of ssm-simulators' ``generate``."""
+
+    MODEL: str
+    GENERATOR_APPROACH: Literal["lan"]
+    PIPELINE: Pipeline
+    SIMULATOR: Simulator = Simulator()
+    TRAINING: Samples = Samples()
+    ESTIMATOR: Estimator = Estimator()
+
+    def data(self) -> dict[str, Any]:
+        """lanline's section ``data``: labels by kernel density estimates of simulated trials, as the file says."""
+        return {
+            "engine": "simulation",
+            "target": "euler",
+            "delta_t": self.SIMULATOR.DELTA_T,
+            "n_trajectories": self.SIMULATOR.N_SAMPLES,
+            "thetas_per_shard": self.PIPELINE.N_PARAMETER_SETS,
+            "rows_per_theta": self.TRAINING.N_SAMPLES_PER_PARAM,
+        }
+
+
+def parse_bound(value: str | float) -> float:
+    """``np.log(1e-7)`` or a number, without evaluating anything."""
+    text = str(value).strip()
+    found = _LOG.fullmatch(text)
+    try:
+        number = math.log(float(found[1])) if found else float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"expected a number or np.log(number), found {text!r}")
+    return number
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Keys and values of a YAML file.
+
+    Raises:
+        UserError: the file is missing or is not YAML with keys.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected keys and values, found {type(values).__name__}")
+    return values
+
+
+def is_foreign(values: dict[str, Any]) -> bool:
+    """Whether a file is LANfactory's or ssm-simulators' (their keys are in capitals) and not lanline's own."""
+    return "MODEL" in values or "NETWORK_TYPE" in values
+
+
+def check(file: type[File], values: dict[str, Any], source: str) -> File:
+    """The checked file.
+
+    Raises:
+        UserError: one line for each mistake, naming the key.
+    """
+    try:
+        return file.model_validate(values)
+    except ValidationError as error:
+        lines = [f"  {_explain(mistake, file)}" for mistake in error.errors()]
+        raise UserError("\n".join([f"{source} has {len(lines)} mistake(s):", *lines])) from None
+
+
+def _explain(mistake: dict[str, Any], file: type[Section]) -> str:
+    key = ".".join(str(part) for part in mistake["loc"])
+    if mistake["type"] == "extra_forbidden":
+        return f"{key}: unknown key.{did_you_mean(str(mistake['loc'][-1]), file.model_fields)}"
+    if mistake["type"] == "missing":
+        return f"{key}: required, but missing"
+    message = mistake["msg"].removeprefix("Value error, ")
+    return f"{key}: {message}, found {mistake['input']!r}" if "found" not in message else f"{key}: {message}"

@@ -1,0 +1,67 @@
+"""``generate``: a data set outside the workflow, with the same functions as the workflow's rules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lanline.commands.options import (
+    ArtifactLocation,
+    ExperimentName,
+    LogLevel,
+    MlflowOn,
+    RunName,
+    TrackingUri,
+    app,
+    available_cores,
+    command,
+)
+
+main = app()
+
+
+@main.command()
+def generate(
+    output: Annotated[Path, typer.Option(help="Folder for the files.")],
+    config_path: Annotated[
+        Path | None, typer.Option(help="YAML file, ssm-simulators' or lanline's. Default: lanline's defaults for ddm.")
+    ] = None,
+    n_files: Annotated[
+        int | None, typer.Option("--n-files", "-n", min=1, help="Number of files. Default: the file's data.shards.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the data. Default: the file's, then 42.")] = None,
+    cores: Annotated[int | None, typer.Option(min=1, help="Files made at once. Default: all cores.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Make a few rows to check everything; write none.")
+    ] = False,
+    mlflow_on: MlflowOn = False,
+    mlflow_tracking_uri: TrackingUri = None,
+    mlflow_artifact_location: ArtifactLocation = None,
+    mlflow_experiment_name: ExperimentName = None,
+    mlflow_run_name: RunName = None,
+    log_level: LogLevel = "WARNING",
+) -> None:
+    """Make a data set of one model: shards, their inventory, and with MLflow the run that training commands find.
+
+    The same configuration and seed give the same bytes; a larger --n-files adds files to those that are there.
+    """
+    with command(log_level):
+        from lanline.commands.generating import Request, run_generation
+
+        run_generation(
+            Request(
+                output=output,
+                config_path=config_path,
+                n_files=n_files,
+                seed=seed,
+                cores=cores or available_cores(),
+                mlflow_on=mlflow_on,
+                tracking_uri=mlflow_tracking_uri,
+                artifact_location=mlflow_artifact_location,
+                experiment_name=mlflow_experiment_name,
+                run_name=mlflow_run_name,
+            ),
+            dry_run,
+        )

@@ -1,0 +1,142 @@
+"""From the options of ``generate`` to the stages that the workflow's rules run too."""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from lanline.commands.foreign_config import SsmsFile, check, is_foreign, read_yaml
+from lanline.commands.options import experiment_name, note_unused_tracking_options
+from lanline.config import Config, parse_config
+from lanline.data_stages import opened, record_lineage, store_of
+from lanline.dataset.generate import generate_shard
+from lanline.dataset.inventory import lineage_id
+from lanline.dataset.rows import block_rows
+from lanline.engines import resolve_engine
+from lanline.errors import UserError
+from lanline.files import sha256_file
+from lanline.logs import say
+from lanline.paths import shard_label
+from lanline.sidecars import Experiments, ShardRecord
+
+INVENTORY, DATASET, REPORT = "generated_files_inventory.json", "dataset.json", "report"
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of ``generate``; see `lanline.commands.generate`."""
+
+    output: Path
+    config_path: Path | None
+    n_files: int | None
+    seed: int | None
+    cores: int
+    mlflow_on: bool
+    tracking_uri: str | None
+    artifact_location: str | None
+    experiment_name: str | None
+    run_name: str | None
+
+
+def run_generation(request: Request, dry_run: bool) -> None:
+    """Make the data set, or with ``dry_run`` one block of its rows in memory.
+
+    Raises:
+        UserError: the configuration has mistakes or several models, or ``output`` holds another data set.
+    """
+    config = _read_config(request)
+    model, folder = config.models[0].name, request.output
+    n_files = request.n_files or config.data.shards
+    config = config.model_copy(update={"data": config.data.model_copy(update={"shards": n_files})})
+    engine = resolve_engine(config.model(model), config.data)
+    missing = [index for index in range(n_files) if not _is_there(folder, index, config, model)]
+    if dry_run:
+        block_rows(config.model(model), config.data, config.seed, 0, 0)
+        say(
+            f"dry run: {n_files} files of {model} with {config.data.rows_per_shard:,} rows each (engine {engine}) "
+            f"in {folder}, {n_files - len(missing)} of them there; nothing was written"
+        )
+        return
+    name = experiment_name(request.experiment_name, config.mlflow_experiment_name, f"{model}-data-generation")
+    [experiment] = opened(config, [name])
+    _make_shards(config, model, folder, missing, request.cores)
+    store = store_of(config)
+    dataset = record_lineage(
+        config,
+        model,
+        [ShardRecord.read(_record(folder, index)) for index in range(n_files)],
+        Experiments(tracking_uri=store.shown if store else None, data_generation=experiment, training=experiment),
+        folder,
+        folder / INVENTORY,
+        folder / REPORT,
+        request.run_name,
+    )
+    dataset.write(folder / DATASET)
+    where = f", in MLflow experiment {dataset.experiment_id} ({name})" if dataset.experiment_id else ""
+    say(f"{folder}: data set {dataset.dataset_id}{where}")
+
+
+def _read_config(request: Request) -> Config:
+    source = str(request.config_path) if request.config_path else "lanline's default configuration"
+    values: dict[str, Any] = read_yaml(request.config_path) if request.config_path else {"models": ["ddm"]}
+    if is_foreign(values):
+        file = check(SsmsFile, values, source)
+        values = {"models": [file.MODEL], "data": file.data()}
+    given = {"uri": request.tracking_uri, "artifact_location": request.artifact_location}
+    tracked = bool(request.mlflow_on or request.run_name or values.get("mlflow_tracking"))
+    note_unused_tracking_options(tracked, **given)
+    values = {
+        "name": "generate",
+        **values,
+        "mlflow_tracking": tracked,
+        "tracking": {**(values.get("tracking") or {}), **{key: value for key, value in given.items() if value}},
+        **({} if request.seed is None else {"seed": request.seed}),
+    }
+    config = parse_config(values, source)
+    if len(config.models) != 1:
+        names = ", ".join(entry.name for entry in config.models)
+        raise UserError(f"{source} has several models ({names}): `generate` makes data of one, the workflow of all")
+    return config
+
+
+def _is_there(folder: Path, index: int, config: Config, model: str) -> bool:
+    """Whether a shard of this very recipe is there.
+
+    Raises:
+        UserError: there is one of another recipe.
+    """
+    record = _record(folder, index)
+    if not record.exists():
+        return False
+    found = ShardRecord.read(record)
+    if found.lineage_id != lineage_id(config.data_recipe(model)):
+        raise UserError(
+            f"{folder} holds data that were made with other settings or another seed: choose another --output"
+        )
+    path = folder / found.file
+    return path.exists() and sha256_file(path) == found.sha256
+
+
+def _make_shards(config: Config, model: str, folder: Path, indices: list[int], cores: int) -> None:
+    make = partial(_make_shard, config, model, folder)
+    workers = min(cores, len(indices))
+    if workers < 2:
+        for index in indices:
+            make(index)
+        return
+    # Spawned, not forked: threads of numerical libraries do not survive a fork.
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        list(pool.map(make, indices))
+
+
+def _make_shard(config: Config, model: str, folder: Path, index: int) -> None:
+    record = generate_shard(config, model, index, folder / f"shard-{shard_label(index)}.safetensors")
+    record.write(_record(folder, index))
+
+
+def _record(folder: Path, index: int) -> Path:
+    return folder / f"shard-{shard_label(index)}.json"

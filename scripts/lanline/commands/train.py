@@ -1,0 +1,100 @@
+"""``jaxtrain`` and ``torchtrain``: one network from a folder of training data, with or without MLflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from lanline.commands.options import (
+    ArtifactLocation,
+    ExperimentName,
+    LogLevel,
+    MlflowOn,
+    RunName,
+    TrackingUri,
+    app,
+    available_cores,
+    command,
+)
+
+HELP = """Train a likelihood network in {framework}.
+
+The data: --training-data-folder alone (traditional mode), --data-generation-experiment-id alone (MLflow-first: MLflow
+names the folder), or both (validation mode: the folder is compared with MLflow's record). Files are lanline's shards
+or ssm-simulators' pickles.
+"""
+
+
+def _application(framework: Literal["torch", "jax"]) -> typer.Typer:
+    application = app()
+
+    @application.command(help=HELP.format(framework={"torch": "PyTorch", "jax": "JAX"}[framework]))
+    def train(
+        networks_path_base: Annotated[
+            Path, typer.Option(help="Folder for networks; they go to <base>/<network type>/<model>/.")
+        ],
+        config_path: Annotated[
+            Path | None, typer.Option(help="YAML file, LANfactory's or lanline's. Default: lanline's defaults.")
+        ] = None,
+        training_data_folder: Annotated[Path | None, typer.Option(help="Folder of the training data.")] = None,
+        network_id: Annotated[int, typer.Option(help="Which of the file's networks, counted from 0.")] = 0,
+        seed: Annotated[
+            int | None, typer.Option(min=0, help="Of initial weights and row order. Default: the file's, then 1.")
+        ] = None,
+        threads: Annotated[int | None, typer.Option(min=1, help="Cores to use. Default: all.")] = None,
+        dl_workers: Annotated[
+            int | None, typer.Option(help="Accepted for LANfactory's sake: lanline reads ahead in one thread.")
+        ] = None,
+        export_onnx: Annotated[bool, typer.Option(help="Whether to keep the network as model.onnx.")] = True,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything; train and write nothing.")] = False,
+        mlflow_on: MlflowOn = False,
+        mlflow_tracking_uri: TrackingUri = None,
+        mlflow_artifact_location: ArtifactLocation = None,
+        mlflow_experiment_name: ExperimentName = None,
+        mlflow_run_name: RunName = None,
+        mlflow_run_id: Annotated[
+            str | None, typer.Option(help="Go on with an unfinished MLflow run; switches tracking on.")
+        ] = None,
+        data_generation_experiment_id: Annotated[
+            str | None, typer.Option(help="MLflow experiment with the data's record; switches tracking on.")
+        ] = None,
+        dataset_id: Annotated[
+            str | None, typer.Option(help="Which data set of that experiment, if it has several.")
+        ] = None,
+        log_level: LogLevel = "WARNING",
+    ) -> None:
+        with command(log_level):
+            from lanline.commands.training import Request, run_training
+            from lanline.logs import say
+
+            if dl_workers is not None:
+                say(f"--dl-workers {dl_workers} has no effect: lanline reads ahead in one thread (see also --threads)")
+            run_training(
+                Request(
+                    framework=framework,
+                    networks_path_base=networks_path_base,
+                    config_path=config_path,
+                    training_data_folder=training_data_folder,
+                    network_id=network_id,
+                    seed=seed,
+                    threads=threads or available_cores(),
+                    export_onnx=export_onnx,
+                    mlflow_on=mlflow_on,
+                    tracking_uri=mlflow_tracking_uri,
+                    artifact_location=mlflow_artifact_location,
+                    experiment_name=mlflow_experiment_name,
+                    run_name=mlflow_run_name,
+                    run_id=mlflow_run_id,
+                    data_generation_experiment_id=data_generation_experiment_id,
+                    dataset_id=dataset_id,
+                ),
+                dry_run,
+            )
+
+    return application
+
+
+jaxtrain = _application("jax")
+torchtrain = _application("torch")

@@ -1,0 +1,125 @@
+"""What a configuration file asks of one training, whichever program it was written for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lanline.commands.foreign_config import LanfactoryFile, check, is_foreign, read_yaml
+from lanline.config import Config, Data, Framework, parse_config
+from lanline.errors import UserError
+from lanline.training_stage import split_files
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Settings of one training; the model may only be known from the data.
+
+    Attributes:
+        values: lanline configuration as plain values, without what the options and the data bring.
+        source: where they were read, for messages.
+        network: index of the network in it.
+        seed: of initial weights and of the order of rows.
+        models: models that the file names; empty if it leaves that to the data.
+        data_folder: folder that the file names.
+        max_files: files for training and validation together.
+        training_share: share of the files to train on, if the file is LANfactory's.
+    """
+
+    values: dict[str, Any]
+    source: str
+    network: int
+    seed: int
+    models: tuple[str, ...] = ()
+    data_folder: Path | None = None
+    max_files: int | None = None
+    training_share: float | None = None
+    tracking: dict[str, Any] = field(default_factory=dict)
+
+    def config(self, model: str, tracked: bool, experiment: str | None, tracking: dict[str, Any]) -> Config:
+        """The checked configuration of the training of one model."""
+        options = {"mlflow_tracking": tracked, "mlflow_experiment_name": experiment, "tracking": tracking}
+        entries = [entry for entry in self.values.get("models", []) if _name(entry) == model] or [model]
+        return parse_config({"name": model, **self.values, "models": entries, **options}, self.source)
+
+    def model(self, of_data: str | None) -> str:
+        """The model to train for, given the one that the data say they are of."""
+        if of_data is None and len(self.models) != 1:
+            raise UserError("the data do not say which model they are of: name it in the file of --config-path (MODEL)")
+        if of_data is not None and self.models and of_data not in self.models:
+            raise UserError(f"{self.source} is for the model {', '.join(self.models)}, but the data are of {of_data}")
+        return of_data or self.models[0]
+
+    def split(self, files: Sequence[Path], data: Data) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+        """Files to train on and to validate on; the limit on files holds for both together.
+
+        Raises:
+            UserError: there are fewer than two files.
+        """
+        used = sorted(files, key=lambda path: path.name)[: self.max_files]
+        if len(used) < 2:
+            raise UserError(
+                f"{len(used)} file of training data: at least two are needed, one to train on and one to validate on"
+            )
+        if self.training_share is None:
+            n_validation = round(data.validation_fraction * len(used))
+        else:
+            n_validation = len(used) - int(self.training_share * len(used))
+        return split_files(used, min(max(1, n_validation), len(used) - 1))
+
+
+def read_plan(path: Path | None, framework: Framework, network_id: int, seed: int | None) -> Plan:
+    """The plan of a LANfactory file, of one of lanline's own, or of lanline's defaults.
+
+    Raises:
+        UserError: the file cannot be read, has mistakes, or does not have that network.
+    """
+    if path is None:
+        return _own_plan({}, "lanline's default configuration", network_id, seed)
+    values = read_yaml(path)
+    if not is_foreign(values):
+        return _own_plan(values, str(path), network_id, seed)
+    file = check(LanfactoryFile, values, str(path))
+    network = file.network(network_id)
+    device = "gpu" if file.CPU_BATCH_SIZE != file.GPU_BATCH_SIZE and has_gpu(framework) else "cpu"
+    return Plan(
+        values={"networks": [network], "training": file.training(device)},
+        source=str(path),
+        network=0,
+        seed=1 if seed is None else seed,
+        models=(file.MODEL,),
+        data_folder=Path(file.TRAINING_DATA_FOLDER) if file.TRAINING_DATA_FOLDER else None,
+        max_files=file.N_TRAINING_FILES,
+        training_share=file.TRAIN_VAL_SPLIT,
+    )
+
+
+def _own_plan(values: dict[str, Any], source: str, network_id: int, seed: int | None) -> Plan:
+    # An overlay need not name models; any registered one stands in for the check.
+    config = parse_config({"name": "command", "models": ["ddm"], **values}, source)
+    if not 0 <= network_id < len(config.networks):
+        raise UserError(f"--network-id {network_id}: {source} has {len(config.networks)} networks, counted from 0")
+    return Plan(
+        values=values,
+        source=source,
+        network=network_id,
+        seed=config.training.seeds[0] if seed is None else seed,
+        models=tuple(entry.name for entry in config.models) if "models" in values else (),
+        tracking=values.get("tracking") or {},
+    )
+
+
+def has_gpu(framework: Framework) -> bool:
+    """Whether the framework finds a GPU: LANfactory's files have a batch size for each case."""
+    try:
+        module = importlib.import_module(framework)
+    except ModuleNotFoundError:
+        raise UserError(f"framework {framework} is not installed; install lanline[{framework}]") from None
+    return module.cuda.is_available() if framework == "torch" else module.default_backend() == "gpu"
+
+
+def _name(entry: str | dict[str, Any]) -> str:
+    return entry if isinstance(entry, str) else entry["name"]
