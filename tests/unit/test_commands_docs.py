@@ -18,9 +18,7 @@ from lanline.tracking.store import resolve_store
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = [
-    DOCS / f"{name}.md" for name in ("commands", "data-modes", "coming-from-lanfactory", "troubleshooting", "promises")
-]
+PAGES = sorted(DOCS.glob("*.md"))
 
 
 def block(page: str, language: str) -> str:
