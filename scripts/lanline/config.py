@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -25,6 +24,7 @@ from pydantic import (
 )
 
 from lanline.errors import UserError, did_you_mean
+from lanline.files import read_yaml
 from lanline.models import Model, get_model
 
 Framework = Literal["torch", "jax"]
@@ -289,15 +289,7 @@ def read_config(path: Path) -> Config:
     Raises:
         UserError: the file is missing, is not YAML, or has mistakes.
     """
-    try:
-        values = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: expected keys and values, found {type(values).__name__}")
-    return parse_config(values, str(path))
+    return parse_config(read_yaml(path), str(path))
 
 
 def schema_text() -> str:

@@ -29,7 +29,7 @@ import numpy as np
 import yaml
 
 from lanline.errors import UserError
-from lanline.files import atomic_path, write_json, write_text
+from lanline.files import atomic_path, read_yaml, write_json, write_text
 from lanline.tracking.run import Run, open_run
 from lanline.tracking.store import Store, redact, resolve_store
 
@@ -220,14 +220,7 @@ def _read_config(config: Any) -> Any:
     source = "configuration"
     if isinstance(config, str | Path):
         source = str(config)
-        try:
-            config = yaml.safe_load(Path(config).read_text())
-        except OSError as error:
-            raise UserError(f"{source}: {error.strerror}") from None
-        except yaml.YAMLError as error:
-            raise UserError(f"{source} is not valid YAML: {error}") from None
-        if not isinstance(config, dict):
-            raise UserError(f"{source}: expected keys and values, found {type(config).__name__}")
+        config = read_yaml(Path(config))
     if isinstance(config, Mapping):
         config = SimpleNamespace(**{**DEFAULTS, **config})
     missing = [key for key in ("name", *DEFAULTS) if not hasattr(config, key)]

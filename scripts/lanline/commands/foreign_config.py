@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import math
 import re
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from lanline.config import Count, NetworkType, Positive, Section
@@ -175,23 +173,6 @@ def parse_bound(value: str | float) -> float:
     if not math.isfinite(number):
         raise ValueError(f"expected a number or np.log(number), found {text!r}")
     return number
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Keys and values of a YAML file.
-
-    Raises:
-        UserError: the file is missing or is not YAML with keys.
-    """
-    try:
-        values = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: expected keys and values, found {type(values).__name__}")
-    return values
 
 
 def is_foreign(values: dict[str, Any]) -> bool:

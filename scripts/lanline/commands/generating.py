@@ -9,7 +9,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from lanline.commands.foreign_config import SsmsFile, check, is_foreign, read_yaml
+from lanline.commands.foreign_config import SsmsFile, check, is_foreign
 from lanline.commands.options import experiment_name, note_unused_tracking_options
 from lanline.config import Config, parse_config
 from lanline.data_stages import opened, record_lineage, store_of
@@ -18,7 +18,7 @@ from lanline.dataset.inventory import lineage_id
 from lanline.dataset.rows import block_rows
 from lanline.engines import resolve_engine
 from lanline.errors import UserError
-from lanline.files import sha256_file
+from lanline.files import read_yaml, sha256_file
 from lanline.logs import say
 from lanline.paths import shard_label
 from lanline.sidecars import Experiments, ShardRecord

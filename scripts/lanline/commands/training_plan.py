@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lanline.commands.foreign_config import LanfactoryFile, check, is_foreign, read_yaml
+from lanline.commands.foreign_config import LanfactoryFile, check, is_foreign
 from lanline.config import Config, Data, Framework, parse_config
 from lanline.errors import UserError
+from lanline.files import read_yaml
 from lanline.training_stage import split_files
 
 
