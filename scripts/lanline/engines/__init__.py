@@ -51,9 +51,9 @@ def has_exact(model: Model) -> bool:
 
 def _by_formula(model: Model) -> ModuleType | None:
     """The module of the engine ``closed_form`` that has the density of ``model``."""
-    from lanline.engines import closed_form, races
+    from lanline.engines import closed_form, races, variability
 
-    return next((module for module in (closed_form, races) if module.covers(model)), None)
+    return next((module for module in (closed_form, races, variability) if module.covers(model)), None)
 
 
 def resolve_engine(model: Model, data: Data) -> str:

@@ -90,7 +90,8 @@ def densities(model: Model, theta: np.ndarray, limit: np.ndarray, shift: float) 
 
 
 @njit(cache=True)
-def _log_f(t, c, v, a, k, y0, sv):
+def log_density_at(t, c, v, a, k, y0, sv):
+    """Log-density of decision time t at the bound c = +-1; the other arguments as in `ClosedForm.shape`."""
     b = a - k * t
     if t <= 0.0 or b <= 0.0:
         return -math.inf
@@ -124,8 +125,8 @@ def _tabulate(shape, limit, n):
             s = first * math.exp(ratio * j)
             t = s * a * a / (1 + s * a * k)
             log_time[i, j] = math.log(t)
-            log_f[i, 0, j] = _log_f(t, -1.0, v, a, k, y0, sv)
-            log_f[i, 1, j] = _log_f(t, 1.0, v, a, k, y0, sv)
+            log_f[i, 0, j] = log_density_at(t, -1.0, v, a, k, y0, sv)
+            log_f[i, 1, j] = log_density_at(t, 1.0, v, a, k, y0, sv)
     return log_time, log_f
 
 
@@ -136,5 +137,5 @@ def _rows(rt, choice, onset, limit, shape):
         v, a, k, y0, sv = shape[i]
         for j in range(rt.shape[1]):
             t = rt[i, j] - onset[i]
-            out[i, j] = _log_f(t, choice[i, j], v, a, k, y0, sv) if t < limit[i] else -math.inf
+            out[i, j] = log_density_at(t, choice[i, j], v, a, k, y0, sv) if t < limit[i] else -math.inf
     return out
