@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from agreement import chi_squared_per_bin
 from scipy import integrate, stats
 
 from lanline.config import Data
@@ -12,6 +13,7 @@ from lanline.models import get_model, model_names
 
 THETA = {
     "ddm": np.array([[1.0, 1.2, 0.4, 0.3], [-2.5, 0.5, 0.7, 0.0], [0.0, 2.0, 0.5, 1.0]]),
+    "ddm_sdv": np.array([[1.0, 1.2, 0.4, 0.3, 1.0], [-2.0, 0.8, 0.7, 0.001, 2.5], [0.5, 2.0, 0.3, 0.1, 0.5]]),
     "angle": np.array([[1.0, 1.2, 0.4, 0.3, 0.4], [-2.5, 0.5, 0.7, 0.001, 1.2], [0.5, 2.0, 0.2, 1.0, -0.1]]),
 }
 
@@ -57,7 +59,7 @@ def test_density_solves_the_integral_equation(name):
             assert np.abs(actual - reference).max() < 2e-3 * reference.max()
 
 
-@pytest.mark.parametrize("name", ["ddm", "angle"])
+@pytest.mark.parametrize("name", ["ddm", "angle", "ddm_sdv"])
 def test_mass_is_one_and_choice_probabilities_are_integrals(name):
     model = get_model(name)
     theta = sample_theta(model, 200, np.random.default_rng(1))
@@ -93,6 +95,28 @@ def test_angle_without_collapse_is_the_ddm():
     assert np.allclose(plain[np.isfinite(plain)], flat[np.isfinite(plain)], rtol=1e-10, atol=1e-9)
 
 
+def test_drift_variability_is_the_mean_over_drifts():
+    ddm, model = get_model("ddm"), get_model("ddm_sdv")
+    theta = sample_theta(model, 100, np.random.default_rng(3))
+    rng = np.random.default_rng(4)
+    density = densities(model, theta, Data(), rng)
+    rt, choice = density.sample(20, rng)
+    mean, deviates = 0.0, np.linspace(-10, 10, 801)
+    for deviate in deviates:
+        at_drift = theta[:, :4].copy()
+        at_drift[:, 0] += deviate * theta[:, 4]
+        f = np.exp(densities(ddm, at_drift, Data(), rng).log_density(rt, choice))
+        mean = mean + stats.norm.pdf(deviate) * (deviates[1] - deviates[0]) * f
+    assert np.abs(np.log(mean) - density.log_density(rt, choice)).max() < 1e-8
+
+
+@pytest.mark.parametrize("target", ["continuous", "euler"])
+def test_drift_variability_agrees_with_simulated_trials(target):
+    model = get_model("ddm_sdv")
+    for theta in THETA["ddm_sdv"][:2]:
+        assert chi_squared_per_bin(model, list(theta), target, 1e-3, 40_000) < 1.6
+
+
 def test_both_series_agree_where_they_meet():
     from lanline.engines import series
 
@@ -101,7 +125,7 @@ def test_both_series_agree_where_they_meet():
         assert series.log_density(below, distance) == pytest.approx(series.log_density(above, distance), abs=1e-10)
 
 
-@pytest.mark.parametrize("name", ["ddm", "angle"])
+@pytest.mark.parametrize("name", ["ddm", "angle", "ddm_sdv"])
 def test_samples_follow_the_density(name):
     model = get_model(name)
     theta = THETA[name]
@@ -181,7 +205,7 @@ def test_a_deadline_before_the_onset_leaves_only_omissions():
 
 def test_the_engine_of_a_model():
     covered = {name for name in model_names() if closed_form.covers(get_model(name))}
-    assert {"angle", "ddm", "ddm_legacy"} <= covered
+    assert {"angle", "ddm", "ddm_legacy", "ddm_sdv"} <= covered
     assert not covered & {"weibull", "ornstein", "race_3", "lca_3", "levy"}
     assert has_exact(get_model("ddm_deadline"))
     assert resolve_engine(get_model("ddm"), Data()) == "closed_form"

@@ -7,6 +7,7 @@ engines answer the same four questions (`Densities`); what differs is how exact 
 from __future__ import annotations
 
 import math
+from types import ModuleType
 from typing import Protocol
 
 import numpy as np
@@ -43,9 +44,16 @@ class Densities(Protocol):
 
 def has_exact(model: Model) -> bool:
     """Whether a model has densities without simulation."""
-    from lanline.engines import closed_form, first_passage
+    from lanline.engines import first_passage
 
-    return closed_form.covers(model) or first_passage.covers(model)
+    return _by_formula(model) is not None or first_passage.covers(model)
+
+
+def _by_formula(model: Model) -> ModuleType | None:
+    """The module of the engine ``closed_form`` that has the density of ``model``."""
+    from lanline.engines import closed_form, races, variability
+
+    return next((module for module in (closed_form, races, variability) if module.covers(model)), None)
 
 
 def resolve_engine(model: Model, data: Data) -> str:
@@ -54,12 +62,12 @@ def resolve_engine(model: Model, data: Data) -> str:
     Raises:
         UserError: the model does not have that engine, or the engine cannot give labels for ``data.target``.
     """
-    from lanline.engines import closed_form, first_passage, simulation
+    from lanline.engines import first_passage, simulation
 
     available = ["simulation"]
     if first_passage.covers(model):
         available.insert(0, "first_passage")
-    if closed_form.covers(model):
+    if _by_formula(model) is not None:
         available.insert(0, "closed_form")
     if data.engine not in ("auto", *available):
         raise UserError(f"data.engine: {model.name} has no {data.engine}; it has auto, {', '.join(available)}")
@@ -91,7 +99,7 @@ def densities(model: Model, theta: np.ndarray, data: Data, rng: np.random.Genera
     Raises:
         UserError: as `resolve_engine`.
     """
-    from lanline.engines import closed_form, first_passage, simulation
+    from lanline.engines import first_passage, simulation
 
     engine = resolve_engine(model, data)
     limit = time_limit(model, theta, data)
@@ -100,5 +108,5 @@ def densities(model: Model, theta: np.ndarray, data: Data, rng: np.random.Genera
             model, theta, limit, data.target, data.delta_t, data.n_trajectories, data.max_t, rng
         )
     shift = simulation.OVERSHOOT * math.sqrt(data.delta_t) if data.target == "euler" else 0.0
-    exact = closed_form if engine == "closed_form" else first_passage
+    exact = _by_formula(model) if engine == "closed_form" else first_passage
     return exact.densities(model, theta, limit, shift)

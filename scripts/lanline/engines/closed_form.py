@@ -7,7 +7,12 @@ process). For y0 = 2z - 1 and the bound c = +-1
     log f(t, c) = log f1(s; z, c) - 2 log b + log(b / a) / 2
                   + v (c b - a y0) - v^2 t / 2 + k (b - a y0^2) / 2
 
-and k = 0 is the plain drift diffusion model.
+and k = 0 is the plain drift diffusion model. A drift that is drawn from N(v, sv^2) in each trial integrates out:
+with y = c b - a y0, the mean of exp(v y - v^2 t / 2) is
+
+    exp((sv^2 y^2 + 2 v y - v^2 t) / (2 + 2 sv^2 t)) / sqrt(1 + sv^2 t)
+
+(Tuerlinckx 2004, Behav. Res. Methods 36, 702-716).
 """
 
 from __future__ import annotations
@@ -30,10 +35,10 @@ DEPTH = 24.0
 def covers(model: Model) -> bool:
     """Whether this engine has the density of ``model``."""
     return (
-        model.simulator in ("ddm_flexbound", "ddm")
+        model.simulator in ("ddm_flexbound", "ddm", "full_ddm_rv")
         and model.drift is None
         and model.boundary in ("constant", "angle")
-        and set(model.params) <= {"v", "a", "z", "t", "theta", "deadline"}
+        and {"v", "a", "z", "t"} <= set(model.params) <= {"v", "a", "z", "t", "sv", "theta", "deadline"}
     )
 
 
@@ -42,7 +47,8 @@ class ClosedForm:
     """Densities of B thetas; see `lanline.engines.Densities`.
 
     Attributes:
-        shape: (B, 4) drift v, half-width a at time 0, collapse k per second, relative start y0 in (-1, 1).
+        shape: (B, 5) drift v, half-width a at time 0, collapse k per second, relative start y0 in (-1, 1),
+            standard deviation sv of the drift.
         table: tabulated densities, for sampling and probabilities only.
     """
 
@@ -75,7 +81,8 @@ def densities(model: Model, theta: np.ndarray, limit: np.ndarray, shift: float) 
     half_width = column["a"] + shift
     collapse = np.tan(column["theta"]) if model.boundary == "angle" else np.zeros(len(theta))
     start = (2 * column["z"] - 1) * column["a"] / half_width
-    shape = np.stack([column["v"], half_width, collapse, start], axis=1)
+    spread = column.get("sv", np.zeros(len(theta)))
+    shape = np.stack([column["v"], half_width, collapse, start, spread], axis=1)
     decision_limit = limit - column["t"]
     log_time, log_f = _tabulate(shape, decision_limit, N_NODES)
     distance = half_width[:, None] * (1 - start[:, None] * np.asarray(model.choices))
@@ -83,16 +90,19 @@ def densities(model: Model, theta: np.ndarray, limit: np.ndarray, shift: float) 
 
 
 @njit(cache=True)
-def _log_f(t, c, v, a, k, y0):
+def log_density_at(t, c, v, a, k, y0, sv):
+    """Log-density of decision time t at the bound c = +-1; the other arguments as in `ClosedForm.shape`."""
     b = a - k * t
     if t <= 0.0 or b <= 0.0:
         return -math.inf
+    y = c * b - a * y0
+    widening = 1.0 + sv * sv * t
     return (
         log_density(t / (a * b), 1.0 - c * y0)
         - 1.5 * math.log(b)
         - 0.5 * math.log(a)
-        + v * (c * b - a * y0)
-        - 0.5 * v * v * t
+        + 0.5 * (sv * sv * y * y + 2 * v * y - v * v * t) / widening
+        - 0.5 * math.log(widening)
         + 0.5 * k * (b - a * y0 * y0)
     )
 
@@ -104,7 +114,7 @@ def _tabulate(shape, limit, n):
     log_time = np.empty((n_theta, n))
     log_f = np.empty((n_theta, 2, n))
     for i in range(n_theta):
-        v, a, k, y0 = shape[i]
+        v, a, k, y0, sv = shape[i]
         last = DEPTH * 8 / (math.pi * math.pi)
         end = max(limit[i], 1e-9)  # a limit before the onset leaves no density at all
         if a - k * end > 0.0:
@@ -115,8 +125,8 @@ def _tabulate(shape, limit, n):
             s = first * math.exp(ratio * j)
             t = s * a * a / (1 + s * a * k)
             log_time[i, j] = math.log(t)
-            log_f[i, 0, j] = _log_f(t, -1.0, v, a, k, y0)
-            log_f[i, 1, j] = _log_f(t, 1.0, v, a, k, y0)
+            log_f[i, 0, j] = log_density_at(t, -1.0, v, a, k, y0, sv)
+            log_f[i, 1, j] = log_density_at(t, 1.0, v, a, k, y0, sv)
     return log_time, log_f
 
 
@@ -124,8 +134,8 @@ def _tabulate(shape, limit, n):
 def _rows(rt, choice, onset, limit, shape):
     out = np.empty(rt.shape)
     for i in range(rt.shape[0]):
-        v, a, k, y0 = shape[i]
+        v, a, k, y0, sv = shape[i]
         for j in range(rt.shape[1]):
             t = rt[i, j] - onset[i]
-            out[i, j] = _log_f(t, choice[i, j], v, a, k, y0) if t < limit[i] else -math.inf
+            out[i, j] = log_density_at(t, choice[i, j], v, a, k, y0, sv) if t < limit[i] else -math.inf
     return out

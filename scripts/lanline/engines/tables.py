@@ -15,7 +15,7 @@ from numba import njit
 
 MIN_MASS = 1e-12  # a theta that responds less often before the limit has no samples
 # Three-point Gauss-Legendre rule on (0, 1): node and weight.
-_RULE = ((0.5 - math.sqrt(0.15), 5 / 18), (0.5, 8 / 18), (0.5 + math.sqrt(0.15), 5 / 18))
+RULE = ((0.5 - math.sqrt(0.15), 5 / 18), (0.5, 8 / 18), (0.5 + math.sqrt(0.15), 5 / 18))
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _slopes(log_time, smooth):
 
 
 @njit(cache=True)
-def _hermite(u, width, f0, f1, s0, s1):
+def hermite(u, width, f0, f1, s0, s1):
     """Cubic through (0, f0) and (width, f1) with end slopes s0 and s1, at the fraction u of the cell."""
     rise = f1 - f0
     c = width * s0
@@ -120,11 +120,11 @@ def _integrate(log_time, scale, smooth, slope):
         for j in range(n - 1):
             u = log_time[b, j]
             width = log_time[b, j + 1] - u
-            for node, weight in _RULE:
+            for node, weight in RULE:
                 t = math.exp(u + node * width)
                 for c in range(n_choice):
                     f0, f1, s0, s1 = smooth[b, c, j], smooth[b, c, j + 1], slope[b, c, j], slope[b, c, j + 1]
-                    value = _hermite(node, width, f0, f1, s0, s1) - scale[b, c] / t
+                    value = hermite(node, width, f0, f1, s0, s1) - scale[b, c] / t
                     if value > -50.0:
                         cumulative[b, c * (n - 1) + j + 1] += weight * width * t * math.exp(value)
         for cell in range(1, cumulative.shape[1]):
@@ -182,6 +182,6 @@ def _interpolate(rt, index, onset, limit, log_time, scale, smooth, slope):
             else:
                 f0, f1, s0, s1 = smooth[b, c, j], smooth[b, c, j + 1], slope[b, c, j], slope[b, c, j + 1]
                 width = log_time[b, j + 1] - log_time[b, j]
-                value = _hermite((u - log_time[b, j]) / width, width, f0, f1, s0, s1)
+                value = hermite((u - log_time[b, j]) / width, width, f0, f1, s0, s1)
             out[b, i] = value - scale[b, c] / t
     return out
