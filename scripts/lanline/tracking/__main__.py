@@ -9,6 +9,7 @@ from pathlib import Path
 from lanline.errors import UserError
 from lanline.tracking.migrate import migrate
 from lanline.tracking.prune import parse_age, prune, select
+from lanline.tracking.registry import promote
 from lanline.tracking.spool import alive_runs, sync
 from lanline.tracking.store import resolve_store
 from lanline.tracking.transfer import export_run, import_archive
@@ -33,6 +34,9 @@ def main(arguments: list[str] | None = None, program: str = "python -m lanline.t
     command.add_argument("experiment")
     command.add_argument("--older-than", type=parse_age, default=0, metavar="30d")
     command.add_argument("--yes", action="store_true", help="do not ask")
+    command = commands.add_parser("promote", help="give a registered network the alias production")
+    command.add_argument("name", help="model and network type, e.g. ddm-lan")
+    command.add_argument("--version", type=int, help="default: the candidate")
     args = parser.parse_args(arguments)
     {
         "sync": _sync,
@@ -41,6 +45,7 @@ def main(arguments: list[str] | None = None, program: str = "python -m lanline.t
         "export": _export,
         "import": _import,
         "prune": _prune,
+        "promote": _promote,
     }[args.command](args)
 
 
@@ -76,6 +81,10 @@ def _prune(args: argparse.Namespace) -> None:
     if runs and (args.yes or input(f"remove these {len(runs)} runs and their artifacts? [y/N] ") == "y"):
         prune(store, runs)
         print(f"removed {len(runs)} runs")
+
+
+def _promote(args: argparse.Namespace) -> None:
+    print(promote(resolve_store(args.uri), args.name, args.version))
 
 
 if __name__ == "__main__":
