@@ -13,14 +13,14 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from lanline.dataset.inventory import ID_DIGITS, Inventory
 from lanline.errors import UserError
-from lanline.files import sha256_file, sha256_json
+from lanline.files import sha256_json
+from lanline.lineage_tree import Lineage, Node, TracedFile
 from lanline.sidecars import Run, ShardRecord
 from lanline.tracking.lineage import INVENTORY
 from lanline.tracking.records import RecordedFile, Records, RunRecord, open_records
@@ -28,64 +28,6 @@ from lanline.tracking.store import Store, resolve_store
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _EVALUATION = "evaluation."
-
-
-@dataclass(frozen=True)
-class TracedFile:
-    """A file of the tree: where it lies, and the hash that it had when it was recorded."""
-
-    path: Path
-    sha256: str
-    shown: str
-
-
-@dataclass(frozen=True)
-class Node:
-    """One thing in the tree.
-
-    Attributes:
-        kind: network, training run, evaluation, data set, shard, and so on.
-        name: which one.
-        facts: what is known of it.
-        files: what it consists of.
-        parts: what it was made from, or with.
-    """
-
-    kind: str
-    name: str
-    facts: dict[str, Any] = field(default_factory=dict)
-    files: tuple[TracedFile, ...] = ()
-    parts: tuple[Node, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        files = [{"path": file.shown, "sha256": file.sha256} for file in self.files]
-        parts = [part.to_json() for part in self.parts]
-        return {"kind": self.kind, "name": self.name, "facts": self.facts, "files": files, "parts": parts}
-
-    def walk(self) -> Iterator[Node]:
-        """This node and all below it."""
-        yield self
-        for part in self.parts:
-            yield from part.walk()
-
-
-@dataclass(frozen=True)
-class Lineage:
-    """The tree of a network or run.
-
-    Attributes:
-        tree: its root.
-        notes: what could not be found or asked.
-        contradictions: records that do not agree with each other.
-    """
-
-    tree: Node
-    notes: tuple[str, ...]
-    contradictions: tuple[str, ...]
-
-    def verify(self) -> list[str]:
-        """Hash every file anew. Gives what no longer matches, one line each; empty if all is as recorded."""
-        return [*self.contradictions, *(problem for node in self.tree.walk() for problem in _changed(node))]
 
 
 @contextmanager
@@ -188,6 +130,7 @@ class _Tracer:
         if run:
             facts |= {"model": run.tags.get("model"), "network_type": run.params.get("network.network_type")}
             facts |= {"hidden_layers": run.params.get("network.hidden_layers"), "seed": run.params.get("seed")}
+            facts["framework"] = run.tags.get("framework")
         ids = {"dataset_id": identity.get("dataset_id"), "lineage_id": identity.get("lineage_id")}
         name = run.name if run else identity.get("run", str(target))
         if run is None:
@@ -338,14 +281,6 @@ def _here(file: RecordedFile, target: Path | None) -> TracedFile:
         if there.exists() and (target.is_dir() or path.name == "model.onnx"):
             return TracedFile(there, file.sha256, str(there))
     return TracedFile(path, file.sha256, file.shown)
-
-
-def _changed(node: Node) -> Iterator[str]:
-    for file in node.files:
-        if not file.path.exists():
-            yield f"{file.shown} ({node.kind}): is gone"
-        elif (found := sha256_file(file.path)) != file.sha256:
-            yield f"{file.shown} ({node.kind}): changed: sha256 is {found[:12]}…, recorded was {file.sha256[:12]}…"
 
 
 def _known(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
-from lanline.provenance import Lineage, Node, TracedFile, trace
+from lanline.lineage_tree import Lineage, Node, TracedFile
+from lanline.provenance import trace
 from lanline.tracking.store import resolve_store
 
 HASH_DIGITS = 12  # shown; --json has all of them

@@ -170,6 +170,9 @@ def read_journal(journal: Path) -> RunRecord:
             path = (journal.parent / event["path"]).resolve()
             artifact = "/".join(filter(None, (event["folder"], path.name)))
             files[artifact] = RecordedFile(artifact, path, event["sha256"], _short(path))
+        elif kind == "resume":
+            tags["resumed"] = f"{event['times']} time(s), last after {event['after']}"
+            tags.pop("reason", None)
         elif kind == "end":
             end = event["time"]
             tags |= {"reason": event["reason"]} if event.get("reason") else {}
