@@ -103,7 +103,7 @@ def test_the_trainings_of_both_frameworks_are_compared(finished, ui, tmp_path):
         f"{ui}/#/compare-runs?runs=[%22{torch.run_id}%22,%22{jax.run_id}%22]&experiments=[%22{torch.experiment_id}%22]"
     )
     dom = look(page, tmp_path / "comparison.png")
-    for text in (torch.name, jax.name, "evaluation.mae", "validation_loss"):
+    for text in ("Comparing 2 Runs", torch.name, jax.name, "evaluation.mae"):
         assert text in dom
     assert (tmp_path / "comparison.png").stat().st_size > 20_000
 
