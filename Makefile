@@ -6,7 +6,7 @@ CONFIG ?=
 VENV := .venv
 BIN := $(VENV)/bin
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG))
-TRACKING := $(BIN)/python -m lanline.tracking
+TRACKING := $(BIN)/python -m lanline.tracking $(addprefix --config ,config/config.yaml $(CONFIG))
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint envs/constraints.txt
 export MPLBACKEND := Agg
 
@@ -45,8 +45,8 @@ report: $(VENV)/.installed ## make the HTML report of a finished run: reports/re
 	@mkdir -p reports
 	$(SNAKEMAKE) --report reports/report.html
 
-mlflow-ui: $(VENV)/.installed ## open the recorded runs on http://127.0.0.1:5000 (PORT=)
-	$(BIN)/mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) --backend-store-uri $(or $(MLFLOW_TRACKING_URI),sqlite:///$(CURDIR)/mlflow.db)
+mlflow-ui: $(VENV)/.installed ## open the recorded runs on http://127.0.0.1:5000 (PORT=, CONFIG=)
+	$(TRACKING) ui --port $(or $(PORT),5000)
 
 mlflow-sync: $(VENV)/.installed ## bring what MLflow missed into it
 	$(TRACKING) sync

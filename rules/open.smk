@@ -3,6 +3,8 @@
 Out: results/<name>/<model>/experiments.json (names and ids; ids are null without tracking)
 """
 
+from lanline.tracking.store import redact
+
 
 rule open_experiments:
     output:
@@ -16,7 +18,7 @@ rule open_experiments:
         "../envs/tracking.yaml"
     params:
         tracking=CONFIG.mlflow_tracking,
-        settings=CONFIG.tracking.model_dump(),
+        settings=redact(CONFIG.tracking.model_dump_json()),  # Snakemake keeps params in .snakemake/
         experiment=CONFIG.mlflow_experiment_name,
     script:
         "../scripts/open_experiments.py"

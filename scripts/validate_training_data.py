@@ -6,11 +6,19 @@ from lanline.logs import job_log
 
 with job_log(snakemake.log[0]):
     from lanline.config import parse_config
-    from lanline.data_stages import validate_training_data
+    from lanline.data_stages import store_of, validate_training_data
     from lanline.files import write_json
+    from lanline.paths import Paths
     from lanline.sidecars import Dataset
+    from lanline.tracking.amend import amend_run
+    from lanline.tracking.journal import journals
 
     config = parse_config(snakemake.config)
     dataset = Dataset.read(snakemake.input.dataset)
     report = validate_training_data(config, dataset, Path(snakemake.input.inventory), snakemake.threads)
     write_json(snakemake.output[0], report.to_json())
+    recorded = Paths(config.name).data_report(dataset.model)
+    if journals(recorded):  # reports/ may have been cleared: data are valid all the same
+        with amend_run(recorded, store_of(config)) as run:
+            run.set_tags({"validation": "passed"})
+            run.log_artifact(Path(snakemake.output[0]))

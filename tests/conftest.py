@@ -27,10 +27,12 @@ class Workspace:
     def __truediv__(self, part: str) -> Path:
         return self.folder / part
 
-    def snakemake(self, *arguments: str, cores: int = 2, fails: bool = False) -> str:
-        """Run Snakemake and give what it printed; a failure that is not expected fails the test."""
+    def snakemake(self, *arguments: str, cores: int = 2, fails: bool = False, **variables: str) -> str:
+        """Run Snakemake, with further environment variables, and give what it printed; a failure that is not
+        expected fails the test."""
         command = [sys.executable, "-m", "snakemake", "--cores", str(cores), *arguments]
-        done = subprocess.run(command, cwd=self.folder, env=clean_environment(), text=True, capture_output=True)
+        environment = {**clean_environment(), **variables}
+        done = subprocess.run(command, cwd=self.folder, env=environment, text=True, capture_output=True)
         output = done.stdout + done.stderr
         assert (done.returncode != 0) == fails, output
         return output

@@ -49,6 +49,9 @@ def evaluate_network(config: Config, run: Run, onnx: Path, threads: int) -> None
         tracked.log_metrics({f"evaluation.{name}": value for name, value in judged.metrics.numbers().items()})
         tracked.set_tags({"gate": "passed" if verdict.passed else "failed", "reference": judged.metrics.reference})
         tracked.log_artifact(report, "evaluation")
+        if verdict.passed:
+            tags = {"dataset_id": run.dataset_id, "mae": f"{judged.metrics.mae:.6g}", "framework": run.framework}
+            tracked.register(f"{run.model}-{run.network_type}", "network", tags)
     say(f"{run.name}: MAE {judged.metrics.mae:.4f} over {judged.metrics.trials:,} trials\n{verdict}")
 
 

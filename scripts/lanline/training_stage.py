@@ -19,6 +19,7 @@ from lanline.networks.lanfactory_files import write_lanfactory_files
 from lanline.networks.specification import NetworkSpec, make_spec
 from lanline.paths import Paths, run_name
 from lanline.sidecars import Dataset, Experiments, Run
+from lanline.tracking.description import describe_training
 from lanline.tracking.lineage import lineage_links, lineage_tags, log_training_data
 from lanline.tracking.store import Store
 from lanline.training.loop import Job, Trained, train
@@ -113,7 +114,7 @@ class TrainNetwork(BaseExperiment):
     def evaluate(self, model: Trained, data: tuple[list[Path], list[Path]]) -> dict[str, float]:
         """Write the network's files, check the ONNX file against the trainer, and sum the training up."""
         folder = self.paths.network_folder(self.task.run)
-        identity = self.identity()
+        identity = {**self.identity(), "tracking_key": self.tracking.key}
         parity = write_network(folder, self.spec, model.weights, identity, model.history, model.forward, model.sample)
         if not self.task.export_onnx:  # it was needed to check the weights
             (folder / "model.onnx").unlink()
@@ -184,6 +185,9 @@ class TrainNetwork(BaseExperiment):
 
     def links(self) -> dict[str, str]:
         return lineage_links(self.task.dataset)
+
+    def description(self) -> str:
+        return describe_training(self.task.dataset, self.paths.network_folder(self.task.run))
 
     def sidecar(self) -> Run:
         """The ids of the finished training."""

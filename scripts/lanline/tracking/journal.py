@@ -2,9 +2,9 @@
 
 A run's folder has ``journal/<key>.jsonl``; the keys sort by time, the last one is the current run of that
 folder. Each line is one event: ``start``, ``resume``, ``params``, ``metrics`` (with step and time), ``tags``,
-``links`` (tags whose value is the id of another run or experiment), ``dataset``, ``artifact``, ``end``. Times
-are milliseconds since 1970, as in MLflow. The writer holds a lock on the file as long as it lives, which is
-how others tell a dead run from a slow one.
+``links`` (tags whose value is the id of another run or experiment), ``dataset``, ``artifact``, ``register`` (a
+version in MLflow's model registry), ``end``. Times are milliseconds since 1970, as in MLflow. The writer
+holds a lock on the file as long as it lives, which is how others tell a dead run from a slow one.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from lanline.files import sha256_file
 from lanline.logs import say
 from lanline.sidecars import Sidecar
 from lanline.tracking.journal import Event, read_events
+from lanline.tracking.registry import register_version
 from lanline.tracking.store import (
     Store,
     ask,
@@ -176,6 +177,9 @@ class _Mirror:
             self._write(self.client.log_artifact, self.position.run_id, str(path), event["folder"] or None)
         else:  # overwritten or removed before MLflow could be reached: never attach another file's content
             self._tag(f"artifact_not_kept.{event['path'].rsplit('/', 1)[-1]}", f"sha256 {event['sha256']}")
+
+    def _on_register(self, event: Event) -> None:
+        register_version(self.client, self.store, event["name"], self.position.run_id, event["folder"], event["tags"])
 
     def _on_end(self, event: Event) -> None:
         if event.get("reason"):

@@ -178,6 +178,11 @@ class Run:
         size, digest = path.stat().st_size, sha256_file(path)
         self._writer.append("artifact", path=place, folder=folder, bytes=size, sha256=digest)
 
+    def register(self, name: str, folder: str, tags: Mapping[str, str]) -> None:
+        """Record that the network in the artifact ``folder`` is to be a version of the model ``name``: see
+        `lanline.tracking.registry`."""
+        self._writer.append("register", name=name, folder=folder, tags=dict(tags))
+
     # --- its life -----------------------------------------------------------------------------------------
     def __enter__(self) -> Run:
         events = self._open_journal()

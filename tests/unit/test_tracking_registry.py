@@ -1,0 +1,98 @@
+"""The model registry on a real SQLite store: from the journal, once, and in order."""
+
+from pathlib import Path
+
+import pytest
+
+from lanline.errors import UserError
+from lanline.tracking.__main__ import main as command
+from lanline.tracking.amend import amend_run
+from lanline.tracking.journal import journals
+from lanline.tracking.mirror import position_file, read_position
+from lanline.tracking.registry import promote
+from lanline.tracking.run import open_run
+from lanline.tracking.spool import sync
+from lanline.tracking.store import Store, connect, resolve_store
+
+pytest.importorskip("mlflow")
+NAME = "ddm-lan"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Store:
+    return resolve_store(f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db")
+
+
+@pytest.fixture
+def name(request) -> str:
+    """A network's name that no other test uses."""
+    return f"{NAME}-{request.node.name}"
+
+
+def train(folder: Path, store: Store, name: str) -> Path:
+    """A run with a network that is then registered, as an evaluation does it. Gives its journal."""
+    network = folder / "model.onnx"
+    network.parent.mkdir(parents=True, exist_ok=True)
+    network.write_text(f"network of {folder.name}")
+    with open_run(folder, "n", "e", store=store) as run:
+        run.log_artifact(network, "network")
+    register(folder, store, name)
+    return journals(folder)[-1]
+
+
+def register(folder: Path, store: Store | None, name: str) -> None:
+    with amend_run(folder, store) as run:
+        run.register(name, "network", {"dataset_id": "d" * 16, "mae": "0.02", "framework": "torch"})
+
+
+def versions(store: Store, name: str) -> dict[int, str]:
+    return {int(v.version): v.run_id for v in connect(store).search_model_versions(f"name = '{name}'")}
+
+
+def aliases(store: Store, name: str) -> dict[str, int]:
+    return {alias: int(version) for alias, version in connect(store).get_registered_model(name).aliases.items()}
+
+
+def test_a_network_becomes_the_candidate_with_what_is_known_of_it(tmp_path, store, name):
+    import mlflow
+
+    run_id = read_position(train(tmp_path / "a", store, name)).run_id
+    version = connect(store).get_model_version_by_alias(name, "candidate")
+    assert version.run_id == run_id
+    assert version.tags == {"dataset_id": "d" * 16, "mae": "0.02", "framework": "torch"}
+    mlflow.set_tracking_uri(store.uri)
+    there = mlflow.artifacts.download_artifacts(f"models:/{name}@candidate", dst_path=str(tmp_path / "there"))
+    assert (Path(there) / "model.onnx").read_text() == "network of a"
+
+
+def test_replaying_and_judging_again_make_no_second_version(tmp_path, store, name):
+    journal = train(tmp_path / "a", store, name)
+    run_id = read_position(journal).run_id
+    newer = read_position(train(tmp_path / "b", store, name)).run_id
+    position_file(journal).unlink()  # as after a kill before the position was written
+    sync(tmp_path, store)
+    register(tmp_path / "a", store, name)
+    assert versions(store, name) == {1: run_id, 2: newer}
+    assert aliases(store, name) == {"candidate": 2}
+
+
+def test_a_network_that_passed_while_mlflow_was_away_is_registered_later(tmp_path, store, name):
+    with open_run(tmp_path / "a", "n", "e", store=store):
+        pass
+    register(tmp_path / "a", None, name)
+    assert versions(store, name) == {}
+    sync(tmp_path, store)
+    assert versions(store, name) == {1: read_position(journals(tmp_path / "a")[-1]).run_id}
+
+
+def test_promote_moves_production(tmp_path, store, name, capsys):
+    for folder in ("a", "b"):
+        train(tmp_path / folder, store, name)
+    assert promote(store, name, 1).before is None
+    command(["--uri", store.uri, "promote", name])
+    assert capsys.readouterr().out == f"models:/{name}@production is version 2 (before: version 1)\n"
+    assert aliases(store, name) == {"candidate": 2, "production": 2}
+    with pytest.raises(UserError, match=r"no version 7 in .* only 1, 2"):
+        promote(store, name, 7)
+    with pytest.raises(UserError, match=f"Did you mean '{name}'"):
+        promote(store, name[:-1])
