@@ -1,4 +1,4 @@
-"""``lanline``: what looks at, moves and tidies records of runs."""
+"""``lanline``: where a network came from, and what looks at, moves and tidies records of runs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from lanline.errors import UserError
 
 
 def main() -> None:
-    """Run ``lanline ...``: the same commands as ``python -m lanline.tracking``."""
-    from lanline.tracking.__main__ import main as tracking
-
+    """Run ``lanline lineage ...``, or one of the commands of ``python -m lanline.tracking``."""
     try:
+        if sys.argv[1:2] == ["lineage"]:
+            from lanline.commands.lineage import main as lineage
+
+            raise SystemExit(lineage(sys.argv[2:]))
+        from lanline.tracking.__main__ import main as tracking
+
         tracking(program="lanline")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
