@@ -12,6 +12,10 @@ ROOT = Path(__file__).parents[1]
 PARTS = ("Snakefile", "rules", "scripts", "config", "envs", "docs")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--pictures", metavar="FOLDER", help="where the browser tests leave their screenshots")
+
+
 class Workspace:
     """A folder with the workflow's files, as after a clone."""
 
