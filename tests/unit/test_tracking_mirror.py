@@ -33,13 +33,6 @@ from lanline.tracking.store import Store, StoreUnavailable, connect, open_experi
 pytest.importorskip("mlflow")
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("store")
-    connect(resolve_store(f"sqlite:///{folder}/mlflow.db"))
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
 def store(tmp_path, empty_database) -> Store:
     shutil.copy(empty_database, tmp_path / "mlflow.db")

@@ -118,14 +118,20 @@ def test_down_at_the_start_and_replayed_later(tmp_path, server, store):
     assert PASSWORD.encode() not in (server.folder / "server.db").read_bytes()
 
 
-def test_a_server_that_dies_in_the_middle_and_comes_back(tmp_path, server, store):
+def training_in_progress(folder: Path, server: MlflowServer, store: Store) -> tuple[subprocess.Popen, Path]:
+    """A training, and its journal, which the server has in part."""
     if server.process is None:
         server.start()
-    child = start_training(tmp_path, store)
-    [journal] = journals(tmp_path)
+    child = start_training(folder, store)
+    [journal] = journals(folder)
     deadline = time.monotonic() + 20
     while not is_complete(journal) and time.monotonic() < deadline:
         time.sleep(0.1)
+    return child, journal
+
+
+def test_a_server_that_dies_in_the_middle_and_comes_back(tmp_path, server, store):
+    child, journal = training_in_progress(tmp_path, server, store)
     server.kill()
     time.sleep(4)
     server.start()
@@ -137,13 +143,7 @@ def test_a_server_that_dies_in_the_middle_and_comes_back(tmp_path, server, store
 
 
 def test_a_server_that_dies_and_a_mirror_that_is_killed(tmp_path, server, store):
-    if server.process is None:
-        server.start()
-    child = start_training(tmp_path, store)
-    [journal] = journals(tmp_path)
-    deadline = time.monotonic() + 20
-    while not is_complete(journal) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    child, journal = training_in_progress(tmp_path, server, store)
     for pid in Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split():
         os.kill(int(pid), signal.SIGKILL)
     server.kill()

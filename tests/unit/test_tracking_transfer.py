@@ -23,13 +23,6 @@ from lanline.tracking.transfer import export_run, import_archive
 pytest.importorskip("mlflow")
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("store")
-    connect(resolve_store(f"sqlite:///{folder}/mlflow.db"))
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
 def new_store(tmp_path, empty_database):
     def make(name: str) -> Store:
