@@ -111,8 +111,8 @@ def test_the_trainings_of_both_frameworks_are_compared(finished, ui, tmp_path):
 def test_a_figure_opens_among_the_artifacts(finished, ui, tmp_path):
     torch, _ = trainings(finished)
     run = f"{ui}/#/experiments/{torch.experiment_id}/runs/{torch.run_id}"
-    dom = look(f"{run}/artifacts/evaluation/figures/densities.png", tmp_path / "figure.png")
-    assert "densities.png" in dom
+    dom = look(f"{run}/artifacts/evaluation/figures/agreement.png", tmp_path / "figure.png")
+    assert "agreement.png" in dom
     assert (tmp_path / "figure.png").stat().st_size > 20_000
     dom = look(run, tmp_path / "run.png")
     assert torch.dataset_id in dom  # the description
