@@ -120,5 +120,5 @@ def test_the_trainings_of_both_frameworks_are_compared(finished, ui, look):
 def test_a_training_shows_its_lineage_and_figures(finished, ui, look):
     torch, _ = trainings(finished)
     run = f"{ui}/#/experiments/{torch.experiment_id}/runs/{torch.run_id}"
-    assert "densities.png" in look(f"{run}/artifacts/evaluation/figures/densities.png", "mlflow-figure")
+    assert "agreement.png" in look(f"{run}/artifacts/evaluation/figures/agreement.png", "mlflow-figure")
     assert torch.dataset_id in look(run, "mlflow-run")  # the description

@@ -7,7 +7,7 @@ import pytest
 from scipy import integrate, stats
 
 from lanline.config import Data
-from lanline.dataset.rows import BLOCK_THETAS, sample_theta, shard_rows
+from lanline.dataset.rows import BLOCK_THETAS, block_rows, sample_theta
 from lanline.engines import closed_form, densities, first_passage, resolve_engine, simulation
 from lanline.errors import UserError
 from lanline.models import get_model, model_names
@@ -179,7 +179,7 @@ def test_omissions_are_what_is_left_at_the_limit():
 def test_rows_are_finite_and_chosen_by_auto():
     model, data = get_model("weibull"), Data(thetas_per_shard=BLOCK_THETAS)
     assert resolve_engine(model, data) == "first_passage"
-    rows = shard_rows(model, data, 1, 0)
+    rows = block_rows(model, data, 1, 0, 0)
     assert np.isfinite(rows["lan_data"]).all()
     assert np.isfinite(rows["lan_labels"]).all()
 

@@ -60,7 +60,7 @@ def test_the_training_has_a_run_that_leads_back_to_its_data(tracked):
     names = {artifact.path for artifact in client.list_artifacts(sidecar.run_id, "network")}
     assert "network/model.onnx" in names
     figures = {artifact.path for artifact in client.list_artifacts(sidecar.run_id, "evaluation/figures")}
-    assert "evaluation/figures/densities.png" in figures
+    assert "evaluation/figures/agreement.png" in figures
 
 
 def test_ids_travel_in_sidecars(tracked):

@@ -14,10 +14,12 @@ import numpy as np
 from lanline.config import Framework, Training
 from lanline.errors import UserError
 from lanline.files import sha256_json
+from lanline.networks.heads import exported_values
 from lanline.networks.initial import initial_weights
 from lanline.networks.specification import NetworkSpec, Standardisation, Weights
 from lanline.training.backend import Backend, block_batches, start_backend, unflatten
 from lanline.training.checkpoint import read_checkpoint, write_checkpoint
+from lanline.training.losses import loss_and_error
 from lanline.training.reader import Reader, pieces_of, read_piece
 from lanline.training.schedule import Schedule
 
@@ -72,8 +74,8 @@ class Trained:
 
     Attributes:
         weights: for raw inputs.
-        forward: the trainer's own forward pass, raw inputs (n, D) to outputs (n,).
-        sample: raw inputs (n, D) of validation rows, n <= 1000, to compare an export with ``forward``.
+        forward: the trainer's own forward pass, raw inputs (n, D) as the exported network takes them to values (n,).
+        sample: such inputs of validation rows, n <= 1000, to compare an export with ``forward``.
         history: metrics of each epoch.
         timings: seconds of start_up (until the first step), training (steps alone), validation and total.
         resumed: whether it went on from a checkpoint.
@@ -123,7 +125,7 @@ def train(
     started = time.perf_counter()
     spec, settings = job.spec, job.settings
     first_rows = read_piece(pieces_of(job.training_files[:1], spec, SAMPLE_ROWS)[0], spec)
-    standardisation = Standardisation.of(first_rows[:, :-1])
+    standardisation = Standardisation.of(first_rows[:, : len(spec.inputs)])
     reader = Reader(
         job.training_files,
         spec,
@@ -145,12 +147,26 @@ def train(
     run.timings["total"] = time.perf_counter() - started
     return Trained(
         weights=standardisation.fold(unflatten(spec, flat)),
-        forward=lambda x: backend.predict(standardisation.apply(x)),
-        sample=read_piece(pieces_of(job.validation_files, spec, PARITY_ROWS)[0], spec)[:, :-1],
+        forward=lambda x: _exported(spec, backend, standardisation, x),
+        sample=_sample(spec, job.validation_files),
         history=run.progress.history,
         timings=run.timings,
         resumed=run.resumed,
     )
+
+
+def _exported(spec: NetworkSpec, backend: Backend, standardisation: Standardisation, x: np.ndarray) -> np.ndarray:
+    """Values (n,) that the exported network must give for its raw inputs (n, D)."""
+    n_inputs = len(spec.inputs)
+    return exported_values(spec, backend.predict(standardisation.apply(x[:, :n_inputs])), x[:, -1])
+
+
+def _sample(spec: NetworkSpec, files: Sequence[Path]) -> np.ndarray:
+    """Some inputs (n, D) as the exported network takes them."""
+    rows = read_piece(pieces_of(files, spec, PARITY_ROWS)[0], spec)[:, : len(spec.inputs)]
+    if spec.exported_inputs == spec.inputs:
+        return rows
+    return np.column_stack([rows, np.resize(np.array(spec.choices, rows.dtype), len(rows))])
 
 
 class _Run:
@@ -250,10 +266,11 @@ class _Run:
         n = 0
         for piece in pieces_of(self._job.validation_files, self._job.spec, VALIDATION_ROWS):
             rows = read_piece(piece, self._job.spec, self._settings.label_floor)
-            x = self._standardisation.apply(rows[:, :-1])
-            distance = np.abs(self._backend.predict(x) - rows[:, -1])
-            loss += float(loss_of(distance, self._settings).sum(dtype=np.float64))
-            error += float(distance.sum(dtype=np.float64))
+            n_inputs = len(self._job.spec.inputs)
+            outputs = self._backend.predict(self._standardisation.apply(rows[:, :n_inputs]))
+            losses, errors = loss_and_error(self._job.spec, self._settings, outputs, rows[:, n_inputs:])
+            loss += float(losses.sum(dtype=np.float64))
+            error += float(errors.sum(dtype=np.float64))
             n += len(piece)
         return {"validation_loss": loss / n, "validation_mae": error / n}
 
@@ -294,11 +311,3 @@ class _Run:
             f"loss {losses.mean():.4g}  rate {rates[-1]:.2g}  {speed:,.0f} rows/s  "
             f"left {int(left) // 60}:{int(left) % 60:02d}"
         )
-
-
-def loss_of(distance: np.ndarray, settings: Training) -> np.ndarray:
-    """The loss of each absolute error."""
-    if settings.loss == "mse":
-        return distance**2
-    clipped = np.minimum(distance, settings.huber_delta)
-    return clipped * (distance - 0.5 * clipped)
