@@ -116,7 +116,7 @@ class Data(Section):
         "continuous",
         description="the density of the model as published, or of its Euler simulation with step delta_t",
     )
-    delta_t: Positive = Field(0.001, description="step of the simulators, seconds")
+    delta_t: Positive = Field(0.001, description="step of that Euler simulation, seconds (target euler)")
     max_t: Positive = Field(20.0, description="time limit of a trial, seconds; later responses are omissions")
     n_trajectories: Count = Field(20_000, description="simulated trials per theta (engine simulation)")
     shards: Annotated[int, Field(ge=2, le=100_000)] = Field(12, description="number of files")
