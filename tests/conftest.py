@@ -4,12 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("Snakefile", "rules", "scripts", "config", "envs", "docs")
+PARTS = ("Snakefile", "rules", "scripts", "config", "envs", "docs", "profiles")
 
 
 class Workspace:
@@ -72,3 +73,20 @@ def quick_run(finished_quick_run, tmp_path) -> Workspace:
     copy = object.__new__(Workspace)
     copy.folder = tmp_path / "run"
     return copy
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A SLURM cluster that runs as long as the tests do."""
+    from slurm_cluster import Cluster, why_not
+
+    if reason := why_not():
+        pytest.skip(reason)
+    folder = Path(tempfile.mkdtemp(prefix="lanline-slurm-"))
+    cluster = Cluster(folder)
+    folder.chmod(0o755)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
