@@ -58,19 +58,12 @@ class Cluster:
         os.kill(int((self.folder / f"run/{daemon}.pid").read_text()), signal.SIGKILL)
 
     def lose_node(self, node: str) -> None:
-        """A node loses its power: nothing of it goes on, and the controller hears of it."""
+        """A node loses its power: nothing of it goes on, and the controller hears of it. `start` brings it back."""
         self.kill(f"slurmd.{node}")
         for job in ask("squeue", "--noheader", f"--nodelist={node}", "--format=%A").split():
             for pid in processes_of(job):
                 os.kill(pid, signal.SIGKILL)
         ask("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
-
-    def bring_back(self, node: str) -> None:
-        self.start_node(node)
-        ask("scontrol", "update", f"nodename={node}", "state=resume")
-
-    def start_node(self, node: str) -> None:
-        subprocess.run(["slurmd", "-N", node], check=True, env={**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin"})
 
 
 def processes_of(job: str) -> list[int]:
