@@ -90,3 +90,13 @@ def cluster():
         yield cluster
     finally:
         cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def validated(cluster, tmp_path_factory):
+    """Validated data of config/quick.yaml, to copy; all copies share one MLflow store that lies elsewhere."""
+    from slurm_cluster import ClusterWorkspace
+
+    workspace = ClusterWorkspace(tmp_path_factory.mktemp("validated"), tmp_path_factory.mktemp("store") / "mlflow.db")
+    workspace.quick("validate_training_data", overlays=("tracked.yaml",))
+    return workspace

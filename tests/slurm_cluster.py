@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, Workspace, clean_environment
+from lanline.cluster.site import write_profile
 from lanline.cluster.slurm import ask, fields
 
 SCRIPTS = ROOT / "tests/slurm"
@@ -25,8 +26,9 @@ def why_not() -> str | None:
     """Why a cluster cannot be started here, or None if it can."""
     missing = [command for command in COMMANDS if shutil.which(command, path=f"{os.environ['PATH']}:/usr/sbin") is None]
     if missing:
-        return f"no SLURM cluster can be started here: {', '.join(missing)} missing (tests/slurm/packages.sh installs them)"
-    return None if os.getuid() == 0 else "a SLURM cluster can be started by root only"
+        what = ", ".join(missing)
+        return f"NO SLURM CLUSTER CAN BE STARTED HERE: {what} missing (tests/slurm/packages.sh installs what it needs)"
+    return None if os.getuid() == 0 else "NO SLURM CLUSTER CAN BE STARTED HERE: only root can"
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 120.0) -> object:
@@ -120,10 +122,22 @@ class Head:
 
 
 class ClusterWorkspace(Workspace):
-    """A folder with the workflow's files whose jobs run on the cluster."""
+    """A folder with the workflow's files and a profile for the cluster, as `make slurm-profile` writes it.
 
-    def head(self, *targets: str, overlays: tuple[str, ...] = (), profile: str = "profiles/slurm", options=()) -> Head:
-        """Start Snakemake with the shipped profile on config/quick.yaml."""
+    Args:
+        folder: where.
+        store: SQLite file that ``tracked.yaml`` names as MLflow's store.
+    """
+
+    def __init__(self, folder: Path, store: Path | None = None) -> None:
+        super().__init__(folder)
+        write_profile(folder / "profiles/site/config.yaml", folder / "profiles/slurm/config.yaml")
+        self.store = store
+        if store:
+            self.overlay("tracked.yaml", f"mlflow_tracking: true\ntracking: {{uri: 'sqlite:///{store}'}}")
+
+    def head(self, *targets: str, overlays: tuple[str, ...] = (), profile: str = "profiles/site", options=()) -> Head:
+        """Start Snakemake on config/quick.yaml."""
         command = [sys.executable, "-m", "snakemake", *targets, "--profile", profile, *SOON, *options]
         return Head(self.folder, [*command, "--configfile", "config/quick.yaml", *overlays])
 
@@ -131,5 +145,5 @@ class ClusterWorkspace(Workspace):
         """This folder with its times, to go on from where it is."""
         shutil.copytree(self.folder, folder, copy_function=shutil.copy2)
         copied = object.__new__(ClusterWorkspace)
-        copied.folder = folder
+        copied.folder, copied.store = folder, self.store
         return copied

@@ -132,7 +132,7 @@ class Data(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.shards % self.shards_per_job:
-            raise UserError(f"shards is {self.shards}, which is not a multiple of shards_per_job ({self.shards_per_job})")
+            raise UserError(f"shards is {self.shards}, not a multiple of shards_per_job ({self.shards_per_job})")
         return self
 
     @property

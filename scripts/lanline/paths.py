@@ -144,8 +144,8 @@ def record_file(shard: int | str) -> str:
 def shard_groups(shards: int, per_job: int) -> tuple[list[str], list[str]]:
     """Labels of shards as the groups that jobs make: the first digits of each group, and the last ones of its members.
 
-    ``shard_groups(20, 10)`` gives ``["0000", "0001"]`` and ``["0", ..., "9"]``; groups of one have no last digits. So one
-    wildcard stands for a group, and a shard has the same name in a group of any size.
+    ``shard_groups(20, 10)`` gives ``["0000", "0001"]`` and ``["0", ..., "9"]``; groups of one have no last digits.
+    So one wildcard stands for a group, and a shard has the same name in a group of any size.
 
     Args:
         shards: number of shards, a multiple of ``per_job``.

@@ -22,22 +22,20 @@ NETWORKS = ("ddm-lan-torch-s1", "ddm-lan-jax-s1")
 @pytest.fixture(scope="module")
 def finished(cluster, tmp_path_factory):
     """A finished run of config/quick.yaml on the cluster, tracked in a store that lies elsewhere, and its head."""
-    workspace = ClusterWorkspace(tmp_path_factory.mktemp("on-cluster"))
-    store = tmp_path_factory.mktemp("store") / "mlflow.db"
-    workspace.overlay("tracked.yaml", f"mlflow_tracking: true\ntracking: {{uri: 'sqlite:///{store}'}}")
-    head = workspace.head(overlays=("tracked.yaml",))
+    workspace = ClusterWorkspace(tmp_path_factory.mktemp("on-cluster"), tmp_path_factory.mktemp("store") / "mlflow.db")
+    head = workspace.head(overlays=("tracked.yaml",), profile="profiles/slurm")
     head.finish()
-    return workspace, head, store
+    return workspace, head
 
 
 def test_every_stage_is_a_job_and_bookkeeping_is_none(finished):
-    _, head, _ = finished
+    _, head = finished
     rules = (*JOBS, "open_experiments", "record_lineage", "write_report")
     assert {rule: len(ids) for rule in rules if (ids := head.jobs(rule))} == JOBS
 
 
 def test_shards_and_networks_are_those_of_a_local_run(finished, finished_quick_run):
-    workspace, *_ = finished
+    workspace, _ = finished
     data = "results/quick/ddm/data"
     names = sorted(path.name for path in (finished_quick_run / data).glob("*.safetensors"))
     assert len(names) == 3
@@ -53,8 +51,8 @@ def test_shards_and_networks_are_those_of_a_local_run(finished, finished_quick_r
 def test_runs_and_records_tell_job_node_and_what_was_asked_for(finished):
     from mlflow import MlflowClient
 
-    workspace, head, store = finished
-    client = MlflowClient(f"sqlite:///{store}")
+    workspace, head = finished
+    client = MlflowClient(f"sqlite:///{workspace.store}")
     [id] = head.jobs("train_torch")
     tags = client.get_run(Run.read(workspace / f"results/quick/networks/{NETWORKS[0]}/run.json").run_id).data.tags
     known = job(id)
@@ -70,25 +68,20 @@ def test_runs_and_records_tell_job_node_and_what_was_asked_for(finished):
 
 def test_a_profile_is_written_for_this_cluster(cluster, tmp_path):
     workspace = ClusterWorkspace(tmp_path)
-    command = [sys.executable, "-m", "lanline.cluster", "profile"]
-    options = {"cwd": tmp_path, "env": clean_environment(), "capture_output": True, "text": True}
-    written = subprocess.run(command, **options)
-    assert written.returncode == 0, written.stderr
     text = (tmp_path / "profiles/site/config.yaml").read_text()
     profile = yaml.safe_load(text)
     shipped = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
-    assert profile["default-resources"] == shipped["default-resources"] | {
-        "slurm_partition": "main",
-        "slurm_account": "research",
-    }
+    there = {"slurm_partition": "main", "slurm_account": "research"}
+    assert profile["default-resources"] == shipped["default-resources"] | there
     assert profile["resources"] == {"mem_mb": 4000, "runtime": 24 * 60}
     assert "spot" in text  # the others are listed
     assert "train_torch: {slurm_partition: gpu}" in text
-    # What it asks for is what the cluster gives, and its limits hold for a job that would ask for more.
+    # Its limits hold for a job that would ask for more.
     workspace.overlay("long.yaml", "training: {epochs: 100000000}")
-    head = workspace.head("-n", "train_torch", overlays=("long.yaml",), profile="profiles/site")
+    head = workspace.head("-n", "train_torch", overlays=("long.yaml",))
     assert "runtime=1440" in head.finish()
-    again = subprocess.run(command, **options)
+    command = [sys.executable, "-m", "lanline.cluster", "profile"]
+    again = subprocess.run(command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True)
     assert again.returncode != 0
     assert "is there already" in again.stderr
 

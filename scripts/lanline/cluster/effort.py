@@ -79,9 +79,7 @@ def evaluate_network(config: Config, wildcards: Mapping[str, str], threads: int)
 
 
 def _effort(seconds: float, base_mb: float, data_bytes: float) -> Effort:
-    return Effort(
-        mem_mb=math.ceil(base_mb + data_bytes / 1e6), runtime=math.ceil(BASE_MINUTES + SAFETY * seconds / 60)
-    )
+    return Effort(mem_mb=math.ceil(base_mb + data_bytes / 1e6), runtime=math.ceil(BASE_MINUTES + SAFETY * seconds / 60))
 
 
 def _shard_bytes(config: Config, model: str) -> int:

@@ -67,7 +67,9 @@ def cancel_orphans(folder: Path) -> None:
         deadline = time.monotonic() + MOST_SECONDS
         while left := jobs_of(folder):
             if others := [job for job in left if job.user != me]:
-                raise UserError(f"{_listed(others)} in this folder belong to {others[0].user}: only they can cancel them")
+                raise UserError(
+                    f"{_listed(others)} in this folder belong to {others[0].user}: only they can cancel them"
+                )
             if time.monotonic() > deadline:
                 raise UserError(f"{_listed(left)} did not end within {MOST_SECONDS:.0f} s: ask `squeue --me`")
             time.sleep(POLL_SECONDS)
