@@ -45,7 +45,9 @@ def asks(effort_of) -> dict:
     """Memory and time limit of a rule's jobs: see `lanline.cluster.effort`. Each attempt asks for more."""
 
     def part(name: str):
-        return lambda wildcards, threads, attempt: attempt * getattr(effort_of(CONFIG, wildcards, threads), name)
+        return lambda wildcards, threads, attempt: attempt * getattr(
+            effort_of(CONFIG, wildcards, threads), name
+        )
 
     return {name: part(name) for name in ("mem_mb", "runtime")}
 

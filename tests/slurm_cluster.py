@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -53,11 +54,15 @@ class Cluster:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def stop(self) -> None:
+        for head in Head.started:  # of tests that failed
+            head.process.kill()
         subprocess.run([SCRIPTS / "stop-slurm.sh"], env=self._environment, check=True)
 
-    def kill(self, daemon: str) -> None:
-        """End a daemon (``slurmctld``, ``slurmd.n1``) at once, as a crash would."""
-        os.kill(int((self.folder / f"run/{daemon}.pid").read_text()), signal.SIGKILL)
+    def kill(self, daemon: str, how: signal.Signals = signal.SIGKILL) -> None:
+        """End a daemon (``slurmctld``, ``slurmd.n1``): at once, as a crash would, or with SIGTERM in good order."""
+        pid = int((self.folder / f"run/{daemon}.pid").read_text())
+        os.kill(pid, how)
+        wait_until(lambda: not runs(pid), f"the end of {daemon}")
 
     def lose_node(self, node: str) -> None:
         """A node loses its power: nothing of it goes on, and the controller hears of it. `start` brings it back."""
@@ -66,6 +71,14 @@ class Cluster:
             for pid in processes_of(job):
                 os.kill(pid, signal.SIGKILL)
         ask("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except OSError:
+        return False
 
 
 def processes_of(job: str) -> list[int]:
@@ -89,10 +102,13 @@ def job(job_id: str) -> dict[str, str]:
 class Head:
     """A Snakemake that runs on the cluster, in the background."""
 
+    started: ClassVar[list["Head"]] = []
+
     def __init__(self, folder: Path, command: list[str]) -> None:
         self.folder, self._log = folder, folder / "head.log"
         with self._log.open("w") as log:
             self.process = subprocess.Popen(command, cwd=folder, env=clean_environment(), stdout=log, stderr=log)
+        self.started.append(self)
 
     @property
     def output(self) -> str:

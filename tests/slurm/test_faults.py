@@ -112,7 +112,7 @@ def test_the_controller_restarts(cluster, tmp_path):
     workspace = ClusterWorkspace(tmp_path)
     head = workspace.head("generate_shard")
     head.running("generate_shard")
-    cluster.kill("slurmctld")
+    cluster.kill("slurmctld", signal.SIGTERM)
     time.sleep(8)  # the head asks in vain meanwhile
     cluster.start()
     head.finish()
