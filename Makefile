@@ -7,10 +7,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG))
 STORE := $(addprefix --config ,config/config.yaml $(CONFIG))
+PROFILE ?= $(firstword $(wildcard profiles/site) profiles/slurm)
+ON_SLURM = $(BIN)/snakemake --profile $(PROFILE) $(if $(CONFIG),--configfile $(CONFIG))
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint envs/constraints.txt
 export MPLBACKEND := Agg
 
 .PHONY: help run test lint format schema dag report pictures clean clean-results
+.PHONY: slurm-profile slurm-run slurm-recover test-slurm
 .PHONY: mlflow-ui mlflow-sync mlflow-migrate mlflow-export mlflow-import mlflow-prune
 .DEFAULT_GOAL := help
 
@@ -22,6 +25,10 @@ run: $(VENV)/.installed ## install into .venv and run the workflow (CONFIG=, COR
 
 test: $(VENV)/.installed-dev ## install what tests need and run all of them (PYTEST= for options)
 	$(BIN)/python -m pytest $(PYTEST)
+
+test-slurm: $(VENV)/.installed-dev ## the tests on a SLURM cluster that they start: as root, on Debian or Ubuntu
+	tests/slurm/packages.sh
+	$(BIN)/python -m pytest tests/slurm $(PYTEST)
 
 lint: $(VENV)/.installed-dev ## ruff, snakefmt, snakemake --lint
 	$(BIN)/ruff check .
@@ -44,6 +51,17 @@ dag: $(VENV)/.installed ## draw the rule graph to reports/rulegraph.svg
 report: $(VENV)/.installed ## make the HTML report of a finished run: reports/report.html
 	@mkdir -p reports
 	$(SNAKEMAKE) --report reports/report.html
+
+slurm-profile: $(VENV)/.installed-slurm ## ask SLURM what there is and write profiles/site/ for this cluster
+	$(BIN)/python -m lanline.cluster profile
+
+slurm-run: $(VENV)/.installed-slurm ## run the workflow on the cluster (PROFILE=, CONFIG=)
+	$(ON_SLURM)
+
+slurm-recover: $(VENV)/.installed-slurm ## after a crash: cancel the jobs left in this folder, wait, unlock, go on (PROFILE=, CONFIG=)
+	$(BIN)/python -m lanline.cluster cancel-orphans
+	$(ON_SLURM) --unlock
+	$(ON_SLURM)
 
 mlflow-ui: $(VENV)/.installed ## open the recorded runs on http://127.0.0.1:5000 (PORT=, CONFIG=)
 	$(BIN)/lanline ui --port $(or $(PORT),5000) $(STORE)
@@ -89,5 +107,10 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml envs/constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "Installing what tests need into $(VENV)"
-	$(INSTALL) --editable '.[mlflow,torch,jax,dev]'
+	$(INSTALL) --editable '.[mlflow,torch,jax,slurm,dev]'
+	@touch $@
+
+$(VENV)/.installed-slurm: $(VENV)/.installed
+	@echo "Installing Snakemake's executor for SLURM into $(VENV)"
+	$(INSTALL) --editable '.[mlflow,torch,jax,slurm]'
 	@touch $@

@@ -35,8 +35,7 @@ rule evaluate_network:
         "../envs/evaluation.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        **asks(effort.evaluate_network),
     params:
         settings=CONFIG.evaluation.model_dump(),
         data=lambda wildcards: CONFIG.data_recipe(wildcards.model),

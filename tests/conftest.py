@@ -4,12 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("Snakefile", "rules", "scripts", "config", "envs", "docs")
+PARTS = ("Snakefile", "rules", "scripts", "config", "envs", "docs", "profiles")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -86,3 +87,30 @@ def empty_database(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("store")
     connect(resolve_store(f"sqlite:///{folder}/mlflow.db"))
     return folder / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A SLURM cluster that runs as long as the tests do."""
+    from slurm_cluster import Cluster, why_not
+
+    if reason := why_not():
+        pytest.skip(reason)
+    folder = Path(tempfile.mkdtemp(prefix="lanline-slurm-"))
+    cluster = Cluster(folder)
+    folder.chmod(0o755)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def validated(cluster, tmp_path_factory):
+    """Validated data of config/quick.yaml, to copy; all copies share one MLflow store that lies elsewhere."""
+    from slurm_cluster import ClusterWorkspace
+
+    workspace = ClusterWorkspace(tmp_path_factory.mktemp("validated"), tmp_path_factory.mktemp("store") / "mlflow.db")
+    workspace.quick("validate_training_data", overlays=("tracked.yaml",))
+    return workspace

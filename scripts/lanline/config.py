@@ -120,6 +120,9 @@ class Data(Section):
     max_t: Positive = Field(20.0, description="time limit of a trial, seconds; later responses are omissions")
     n_trajectories: Count = Field(20_000, description="simulated trials per theta (engine simulation)")
     shards: Annotated[int, Field(ge=2, le=100_000)] = Field(12, description="number of files")
+    shards_per_job: Literal[1, 10, 100, 1000] = Field(
+        1, description="files that one job makes, so that a job of a cluster lasts minutes; shards is a multiple of it"
+    )
     thetas_per_shard: Count = Field(5_000, description="parameter vectors in a file")
     theta_sampling: Literal["uniform", "sobol"] = Field(
         "uniform", description="parameter vectors at random, or for each shard a scrambled Sobol sequence"
@@ -130,6 +133,12 @@ class Data(Section):
     )
     floor: float = Field(-66.77497, description="lowest log-likelihood that a label can have")
     mixture: Mixture = Mixture()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.shards % self.shards_per_job:
+            raise UserError(f"shards is {self.shards}, not a multiple of shards_per_job ({self.shards_per_job})")
+        return self
 
     @property
     def rows_per_shard(self) -> int:
@@ -299,10 +308,10 @@ class Config(Section):
     def data_recipe(self, model: str) -> dict[str, Any]:
         """What determines the content of a shard of ``model``, as plain JSON.
 
-        The number of shards is left out on purpose: a new shard leaves the others as they are.
+        The number of shards and how jobs share them are left out on purpose: a new shard leaves the others as they are.
         """
         entry = next(entry for entry in self.models if entry.name == model)
-        settings = self.data.model_dump(mode="json", exclude={"shards", "validation_fraction"})
+        settings = self.data.model_dump(mode="json", exclude={"shards", "shards_per_job", "validation_fraction"})
         return {
             "model": model,
             "bounds": entry.model_dump(mode="json")["bounds"],

@@ -110,6 +110,24 @@ def test_shards_are_the_same_bytes_on_one_core(finished_quick_run, workspace):
     assert hashes(workspace) == hashes(finished_quick_run)
 
 
+def test_shards_are_the_same_bytes_in_jobs_of_any_size(workspace):
+    small = "data: {shards: 10, thetas_per_shard: 20, rows_per_theta: 5"
+    one, ten = (
+        workspace.overlay("one.yaml", small + "}"),
+        workspace.overlay("ten.yaml", small + ", shards_per_job: 10}"),
+    )
+    workspace.quick("record_lineage", overlays=(ten,))
+    together = hashes(workspace)
+    assert len(together) == 10
+    assert "Nothing to be done" in workspace.quick("record_lineage", overlays=(one,))
+    assert not (workspace / "results/quick/ddm/unfinished").exists()
+    folder = workspace / "results/quick/ddm/data"
+    (folder / "shard-00004.safetensors").unlink()
+    assert planned(workspace.quick("-n", "generate_shard", overlays=(one,)))["generate_shard"] == 1
+    workspace.quick("generate_shard", overlays=(one,))
+    assert hashes(workspace) == together
+
+
 def test_another_seed_makes_other_data_and_leaves_other_networks_alone(quick_run):
     other = quick_run.overlay("other.yaml", "training: {seeds: [1, 2]}")
     jobs = planned(quick_run.quick("-n", overlays=(other,)))

@@ -40,7 +40,7 @@ from lanline.tracking.journal import (
     summary,
 )
 from lanline.tracking.mirror import KEY_TAG, Position, mirror, position_file, read_position
-from lanline.tracking.origin import standard_tags
+from lanline.tracking.origin import attempts, standard_tags
 from lanline.tracking.store import (
     MLFLOW_MISSING,
     Store,
@@ -230,7 +230,7 @@ class Run:
         ended = f"{last['status']}: {last.get('reason')}" if last["event"] == "end" else DIED
         times = 1 + sum(event["event"] == "resume" for event in events)
         self._writer.append("resume", time=now(), after=ended, times=times, host=socket.gethostname())
-        self._writer.append("tags", tags=self._start["tags"])
+        self._writer.append("tags", tags=self._start["tags"] | attempts(events, self._start["tags"]))
         self.link(self._start["links"])
         say(f"goes on with run {self.key}, which had ended: {ended}")
 
