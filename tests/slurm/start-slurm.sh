@@ -107,7 +107,8 @@ PreemptMode=REQUEUE
 MinJobAge=900
 KillWait=5
 ReturnToService=2
-SlurmctldTimeout=60
+# srun asks again after half of this
+SlurmctldTimeout=10
 SlurmdTimeout=120
 PropagateResourceLimits=NONE
 AccountingStorageType=accounting_storage/slurmdbd

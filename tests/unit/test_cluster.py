@@ -102,8 +102,7 @@ def test_what_is_asked_for_covers_what_the_default_run_takes():
 
 
 # --- whose folder ---
-def test_a_folder_has_one_head(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", "")  # there is no SLURM here
+def test_a_folder_has_one_head(tmp_path):
     code = (
         "import sys; from pathlib import Path; from lanline.cluster.folder import take;"
         "take(Path(sys.argv[1])); print('holds', flush=True); sys.stdin.read()"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import getpass
 import os
-import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from lanline.errors import UserError
 from lanline.logs import say
 
 LOCK = Path(".snakemake/lanline-head.lock")
+SUBMITTED = Path(".snakemake/slurm_logs")  # Snakemake's executor makes it before the first job
 POLL_SECONDS = 1.0
 MOST_SECONDS = 600.0  # longer than any grace time between SIGTERM and SIGKILL
 _held: list[TextIO] = []  # open, and so locked, until this process ends
@@ -45,7 +45,7 @@ def take(folder: Path) -> None:
         UserError: another head runs there, or jobs of a dead one are still in the queue.
     """
     _held.append(_lock(folder))
-    if shutil.which("squeue") and (jobs := jobs_of(folder)):
+    if (folder / SUBMITTED).exists() and (jobs := jobs_of(folder)):
         raise UserError(
             f"jobs of an earlier run of this folder are still in the queue: {_listed(jobs)}. "
             "`make slurm-recover` cancels them and goes on; or wait until they have ended"
