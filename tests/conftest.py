@@ -17,6 +17,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--pictures", metavar="FOLDER", help="where the browser tests leave their screenshots")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Among several workers the tests of a file stay together: they share fixtures. Those on SLURM share one cluster."""
+    for item in items:
+        group = "slurm" if item.path.parent.name == "slurm" else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 class Workspace:
     """A folder with the workflow's files, as after a clone."""
 
