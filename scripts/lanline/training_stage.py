@@ -13,7 +13,7 @@ from lanline.data_stages import store_of
 from lanline.dataset.foreign import as_shard
 from lanline.experiment import BaseExperiment, flatten
 from lanline.files import write_json
-from lanline.logs import say
+from lanline.logs import say, show_progress
 from lanline.networks.artifacts import FILES, write_network
 from lanline.networks.lanfactory_files import write_lanfactory_files
 from lanline.networks.specification import NetworkSpec, make_spec
@@ -111,7 +111,14 @@ class TrainNetwork(BaseExperiment):
             threads=self.task.threads,
         )
         checkpoint = self.paths.checkpoint(self.task.run)
-        return train(job, checkpoint, on_epoch=self.log_metrics, say=lambda line: say(f"{self.task.run}: {line}"))
+        run = self.task.run
+        return train(
+            job,
+            checkpoint,
+            on_epoch=self.log_metrics,
+            say=lambda line: say(f"{run}: {line}"),
+            show=lambda line: show_progress(f"{run}: {line}"),
+        )
 
     def evaluate(self, model: Trained, data: tuple[list[Path], list[Path]]) -> dict[str, float]:
         """Write the network's files, check the ONNX file against the trainer, and sum the training up."""

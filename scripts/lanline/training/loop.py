@@ -26,7 +26,7 @@ from lanline.training.schedule import Schedule
 SAMPLE_ROWS = 500_000  # of the first file, whose means and scales the inputs are standardised with
 VALIDATION_ROWS = 100_000  # in memory at once
 PARITY_ROWS = 1_000
-SAY_SECONDS = 10.0
+SHOW_SECONDS = 0.5  # between lines about progress
 
 Metrics = dict[str, float]
 
@@ -108,6 +108,7 @@ def train(
     checkpoint: Path | None,
     on_epoch: Callable[[Metrics, int], None],
     say: Callable[[str], None],
+    show: Callable[[str], None] | None = None,
 ) -> Trained:
     """Train one network.
 
@@ -115,7 +116,8 @@ def train(
         job: what to train, on what, and how.
         checkpoint: file to write the state to and to go on from; None for no checkpoints.
         on_epoch: is given each epoch's metrics and its number, from 1.
-        say: is given lines about the progress.
+        say: is given a line for each epoch, and for what is unusual.
+        show: is given lines about the progress inside an epoch, twice a second.
 
     Raises:
         UserError: a file cannot be read, the framework or device is not there, or the loss is no longer finite.
@@ -135,7 +137,7 @@ def train(
         label_floor=settings.label_floor,
     )
     backend = start_backend(job.framework, spec, settings, initial_weights(spec, job.seed), job.threads)
-    run = _Run(job, backend, reader, standardisation, on_epoch, say)
+    run = _Run(job, backend, reader, standardisation, on_epoch, say, show)
     if checkpoint is not None:
         run.checkpoints_to(checkpoint)
     run.timings["start_up"] = time.perf_counter() - started
@@ -178,18 +180,19 @@ class _Run:
         standardisation: Standardisation,
         on_epoch: Callable[[Metrics, int], None],
         say: Callable[[str], None],
+        show: Callable[[str], None] | None,
     ):
         self.progress = Progress()
         self.timings = {"start_up": 0.0, "training": 0.0, "validation": 0.0, "total": 0.0}
         self.resumed = False
         self._job, self._settings, self._backend, self._reader = job, job.settings, backend, reader
         self._standardisation = standardisation
-        self._on_epoch, self._say = on_epoch, say
+        self._on_epoch, self._say, self._show = on_epoch, say, show
         self._n_steps = job.settings.epochs * reader.n_batches
         self._schedule = Schedule(job.settings, self._n_steps)
         self._best: np.ndarray | None = None
         self._checkpoint: Path | None = None
-        self._saved = self._said = time.perf_counter()
+        self._saved = self._shown = time.perf_counter()
 
     # --- the loop ---
     def epochs(self) -> None:
@@ -215,8 +218,9 @@ class _Run:
             progress.seconds += now - began
             self.timings["training"] += now - began
             began = now
-            if now - self._said > SAY_SECONDS:
-                self._say_progress(losses, rates)
+            if self._show and now - self._shown > SHOW_SECONDS:
+                self._shown = now
+                self._show(self._how_far(losses, rates))
             if now - self._saved > 60 * self._settings.checkpoint_minutes and progress.batch < reader.n_batches:
                 self._save()
 
@@ -298,12 +302,11 @@ class _Run:
         write_checkpoint(self._checkpoint, self._job.key(), arrays, progress)
 
     # --- what the person who waits sees ---
-    def _say_progress(self, losses: np.ndarray, rates: np.ndarray) -> None:
+    def _how_far(self, losses: np.ndarray, rates: np.ndarray) -> str:
         progress, reader = self.progress, self._reader
-        self._said = time.perf_counter()
         speed = progress.batch * self._settings.batch_size / progress.seconds
         left = (self._n_steps - progress.step) * self._settings.batch_size / speed
-        self._say(
+        return (
             f"epoch {progress.epoch + 1}/{self._settings.epochs}  {progress.batch / reader.n_batches:4.0%}  "
             f"loss {losses.mean():.4g}  rate {rates[-1]:.2g}  {speed:,.0f} rows/s  "
             f"left {int(left) // 60}:{int(left) % 60:02d}"
