@@ -68,7 +68,7 @@ def measure(model: Model, engine: str, n_theta: int) -> Accuracy:
         counted = (expected > LOWEST) & (rt < LIMIT)
         not_finite += np.count_nonzero(~np.isfinite(actual[counted]))
         errors.append(np.abs(actual - expected)[counted])
-        if engine == "first_passage":
+        if first_passage.covers(model):
             _, left = first_passage.densities_and_survival(model, theta, np.full(len(theta), LIMIT), 0.0)
             total = density.choice_probability().sum(axis=1) + left
         else:
