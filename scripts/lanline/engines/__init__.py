@@ -61,9 +61,10 @@ def has_exact(model: Model) -> bool:
 
 def _by_formula(model: Model) -> ModuleType | None:
     """The module of the engine ``closed_form`` that has the density of ``model``."""
-    from lanline.engines import closed_form, races, variability
+    from lanline.engines import closed_form, onsets, races, softmax, variability
 
-    return next((module for module in (closed_form, races, variability) if module.covers(model)), None)
+    modules = (closed_form, races, variability, onsets, softmax)
+    return next((module for module in modules if module.covers(model)), None)
 
 
 def resolve_engine(model: Model, data: Data) -> str:

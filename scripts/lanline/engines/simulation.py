@@ -231,6 +231,11 @@ def simulate(
     choice = done["choices"].reshape(n_trajectories, len(theta)).T.astype(np.float64)
     # A walk that stops exactly on its start point has the sign 0 in two-choice models: no response either.
     omitted = (rt <= 0) | (rt >= limit[:, None]) | ~np.isin(choice, model.choices)
+    if model.simulator in _BOUND_PARAMETER:
+        # A particle that starts above its bound has no decision time: an omission, as in `lanline.engines.races`. The
+        # simulator spreads it over half a step, together with those that arrive in the first one.
+        beyond = column["A"] > column[_BOUND_PARAMETER[model.simulator]]
+        omitted |= beyond[:, None] & (rt <= (column["t"] + 0.5 * delta_t)[:, None])
     return np.where(omitted, np.nan, rt), np.where(omitted, np.nan, choice)
 
 
