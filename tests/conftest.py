@@ -18,7 +18,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Among several workers the tests of a file stay together: they share fixtures. Those on SLURM share one cluster."""
+    """Among workers the tests of a file stay together, since they share fixtures; those on SLURM share a cluster."""
     for item in items:
         group = "slurm" if item.path.parent.name == "slurm" else item.path.name
         item.add_marker(pytest.mark.xdist_group(group))

@@ -187,6 +187,25 @@ def promote(
         print(registry.promote(_store(uri, config), name, version))
 
 
+@main.command("slurm-profile")
+def slurm_profile(path: Annotated[Path, typer.Argument(help="To write.")] = Path("profiles/site/config.yaml")) -> None:
+    """Ask SLURM what there is, and write a profile for this cluster."""
+    with command():
+        from lanline.cluster.site import write_profile
+
+        found = write_profile(path)
+        print(f"{path}: {len(found)} partition(s) looked at. Read it, then: snakemake --profile {path.parent}")
+
+
+@main.command("slurm-cancel")
+def slurm_cancel() -> None:
+    """Cancel the jobs of this folder whose Snakemake died, and wait for their end."""
+    with command():
+        from lanline.cluster.folder import cancel_orphans
+
+        cancel_orphans(Path())
+
+
 def _store(uri: str | None, configs: list[Path]) -> Store:
     """The store that a workflow with these configuration files writes to."""
     from lanline.files import read_yaml
