@@ -2,8 +2,8 @@
 
     python benchmarks/shards.py [--rows 2000000 20000000] [--folder /tmp]
 
-Each shard is of ddm with 1,000 rows a theta, made by `generate_shard` and compared by `validate_dataset` in a process of
-its own. The last column is the size of the file, which is what a shard would need at least if it were held in memory.
+Each shard is of ddm with 1,000 rows a theta, made by `generate_shard` and compared by `validate_dataset` in a process
+of its own. The last column is the size of the file, which is what a shard would need at least if it were held in memory.
 """
 
 from __future__ import annotations
