@@ -22,7 +22,7 @@ from scipy import stats
 
 from lanline.config import Data
 from lanline.dataset.rows import sample_theta
-from lanline.engines import closed_form, densities, engines_of, first_passage
+from lanline.engines import closed_form, densities, engines_of, first_passage, onsets, softmax
 from lanline.models import Model, get_model, model_names
 
 LOWEST = -16.0
@@ -91,7 +91,10 @@ def reference_of(model: Model, engine: str) -> Reference:
         return of_closed_form if closed_form.covers(model) else of_first_passage
     if first_passage.covers(model):
         return of_first_passage
+    if onsets.covers(model):
+        return of_smooth_onset
     return {
+        "ddm": of_legacy_ddm,
         "full_ddm": of_variability,
         "full_ddm_rv": of_variability if "st" in model.params else of_drifts,
         "lba_vanilla": of_race,
@@ -108,6 +111,31 @@ def of_first_passage(model: Model, theta: np.ndarray, rt: np.ndarray, choice: np
 
 def of_closed_form(model: Model, theta: np.ndarray, rt: np.ndarray, choice: np.ndarray) -> np.ndarray:
     return closed_form.densities(model, theta, np.full(len(theta), LIMIT), 0.0).log_density(rt, choice)
+
+
+def of_legacy_ddm(model: Model, theta: np.ndarray, rt: np.ndarray, choice: np.ndarray) -> np.ndarray:
+    """Bounds at 0 and a are those of the ddm with half of a."""
+    return of_first_passage(get_model("ddm"), theta * [1.0, 0.5, 1.0, 1.0], rt, choice)
+
+
+def of_smooth_onset(model: Model, theta: np.ndarray, rt: np.ndarray, choice: np.ndarray) -> np.ndarray:
+    """The mean density of ddm over a uniform grid of non-decision times."""
+    out, grid = np.empty(rt.shape), (np.arange(4000) + 0.5) / 4000
+    for i, row in enumerate(theta):
+        value = dict(zip(model.params, row, strict=True))
+        if "mt" in value:
+            law = stats.truncnorm(-value["mt"] / value["st"], np.inf, value["mt"], value["st"])
+        else:
+            law = stats.norm(value["t"], value["st"]) if "t" in value else stats.rayleigh(0, value["st"])
+        first, last = law.ppf(1e-15), law.isf(1e-15)
+        onset = first + (last - first) * grid
+        time = (rt[i][:, None] - onset).ravel()
+        side = np.repeat(choice[i], len(grid))
+        plain = np.array([[value["v"], value["a"], value["z"], 0.0]])
+        f = np.exp(of_closed_form(get_model("ddm"), plain, time[None], side[None])).reshape(-1, len(grid))
+        with np.errstate(divide="ignore"):
+            out[i] = np.log(f @ law.pdf(onset) * (onset[1] - onset[0]))
+    return out
 
 
 def of_drifts(model: Model, theta: np.ndarray, rt: np.ndarray, choice: np.ndarray) -> np.ndarray:
@@ -194,7 +222,9 @@ def of_race(model: Model, theta: np.ndarray, rt: np.ndarray, choice: np.ndarray)
 
 
 def main() -> None:
-    exact = [name for name in model_names() if engines_of(get_model(name)) != ["simulation"]]
+    models = {name: get_model(name) for name in model_names()}
+    # Choices without response times have probabilities by formula, and nothing to compare them with.
+    exact = [name for name, m in models.items() if engines_of(m) != ["simulation"] and not softmax.covers(m)]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=exact)
     parser.add_argument("--thetas", type=int, default=1000)

@@ -78,6 +78,8 @@ def densities(model: Model, theta: np.ndarray, limit: np.ndarray, shift: float) 
         shift: distance by which the bounds are moved outwards; the start point stays where it is.
     """
     column = {name: np.ascontiguousarray(theta[:, i], dtype=float) for i, name in enumerate(model.params)}
+    if model.simulator == "ddm":
+        column["a"] = 0.5 * column["a"]  # ddm_legacy moves between 0 and a, all others between -a and a
     shape = _shape(column, shift)
     return ClosedForm(shape, _table(shape, column["t"], limit - column["t"], model.choices))
 
