@@ -84,8 +84,8 @@ def training_output(framework: str) -> dict:
 def training_settings(wildcards) -> dict:
     """What decides the weights, other than the data; the lists of seeds and frameworks do not."""
     return {
-        "network": CONFIG.network(wildcards.network).model_dump(),
-        "training": CONFIG.training.model_dump(
+        "network": CONFIG.network(wildcards.network).model_dump(exclude={"training"}),
+        "training": CONFIG.training_of(wildcards.network).model_dump(
             exclude={"seeds", "frameworks", "checkpoint_minutes", "device"}
         ),
         "validation_shards": CONFIG.data.n_validation_shards,

@@ -15,11 +15,11 @@ rule evaluate_network:
     output:
         config=EVALUATION / "config.yaml",
         metrics=EVALUATION / "metrics.json",
-        densities=report(
-            EVALUATION / "figures" / "densities.png",
-            caption="../docs/captions/densities.rst",
+        agreement=report(
+            EVALUATION / "figures" / "agreement.png",
+            caption="../docs/captions/agreement.rst",
             category="{model}",
-            labels={"run": EVALUATED, "figure": "densities"},
+            labels={"run": EVALUATED, "figure": "network and reference"},
         ),
         errors=report(
             EVALUATION / "figures" / "errors.png",

@@ -13,6 +13,10 @@ ROOT = Path(__file__).parents[1]
 PARTS = ("Snakefile", "rules", "scripts", "config", "envs", "docs", "profiles")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--pictures", metavar="FOLDER", help="where the browser tests leave their screenshots")
+
+
 class Workspace:
     """A folder with the workflow's files, as after a clone."""
 
@@ -73,6 +77,16 @@ def quick_run(finished_quick_run, tmp_path) -> Workspace:
     copy = object.__new__(Workspace)
     copy.folder = tmp_path / "run"
     return copy
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory) -> Path:
+    """A SQLite store without runs, to be copied: MLflow takes seconds to make one."""
+    from lanline.tracking.store import connect, resolve_store
+
+    folder = tmp_path_factory.mktemp("store")
+    connect(resolve_store(f"sqlite:///{folder}/mlflow.db"))
+    return folder / "mlflow.db"
 
 
 @pytest.fixture(scope="session")

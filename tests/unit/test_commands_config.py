@@ -82,11 +82,19 @@ def test_a_network_id_outside_the_lists_is_named(network_id):
         file().network(network_id)
 
 
+def test_several_choices_have_an_output_each():
+    sizes, activations = [[10, 3]], [["tanh"]]
+    multi = file(NETWORK_TYPE="cpn", MODEL="race_3", LAYER_SIZES=sizes, ACTIVATIONS=activations).network(0)
+    assert (multi["network_type"], multi["hidden_layers"]) == ("cpn", [10])
+    with pytest.raises(UserError, match="outputs of a cpn for ddm, 1,"):
+        file(NETWORK_TYPE="cpn", LAYER_SIZES=sizes, ACTIVATIONS=activations).network(0)
+
+
 @pytest.mark.parametrize(
     ("sizes", "activations"), [([10, 10], ["tanh"]), ([10, 1], ["tanh", "tanh"]), ([10, 10, 1], ["tanh"])]
 )
 def test_lists_that_do_not_fit_are_named(sizes, activations):
-    with pytest.raises(UserError, match=r"LAYER_SIZES .* must end with the one output, 1"):
+    with pytest.raises(UserError, match=r"LAYER_SIZES .* must end with the number of outputs of a lan for ddm, 1"):
         file(LAYER_SIZES=[sizes], ACTIVATIONS=[activations]).network(0)
 
 

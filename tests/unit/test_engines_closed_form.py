@@ -213,6 +213,4 @@ def test_the_engine_of_a_model():
     assert resolve_engine(get_model("race_3"), Data()) == "simulation"
     with pytest.raises(UserError, match="race_3 has no closed_form"):
         resolve_engine(get_model("race_3"), Data(engine="closed_form"))
-    with pytest.raises(UserError, match=r"data.target: levy .* Set data.target: euler"):
-        resolve_engine(get_model("levy"), Data())
-    assert resolve_engine(get_model("levy"), Data(target="euler")) == "simulation"
+    assert resolve_engine(get_model("levy"), Data()) == "simulation"

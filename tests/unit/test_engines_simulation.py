@@ -1,5 +1,7 @@
 """The simulation engine: omissions, targets, determinism, and that every registered model works."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -60,13 +62,12 @@ def test_a_choice_that_no_trial_made_has_the_smallest_density_of_the_field():
     assert density.log_density(np.array([[1.0]]), np.array([[-1.0]]))[0, 0] == pytest.approx(-np.log(500 * 20.0))
 
 
-@pytest.mark.parametrize("name", ["race_no_bias_3", "racing_diffusion_3", "ddm_par2_no_bias", "ornstein"])
+@pytest.mark.parametrize("name", ["racing_diffusion_3", "levy", "ornstein"])
 def test_corrected_coarse_steps_are_closer_to_fine_steps_than_plain_coarse_ones(name):
     model = get_model(name)
     theta = {
-        "race_no_bias_3": [1.0, 0.5, 0.2, 1.5, 0.3, 0.2],
         "racing_diffusion_3": [1.5, 1.0, 0.5, 0.5, 1.2, 0.2],
-        "ddm_par2_no_bias": [1.0, 0.5, -0.5, 1.0, 0.3],
+        "levy": [0.5, 0.7, 0.6, 1.7, 0.2],
         "ornstein": [1.0, 1.0, 0.4, 0.5, 0.2],
     }[name]
     theta, limit, n = np.array([theta]), np.array([20.0]), 20_000
@@ -89,22 +90,63 @@ def test_the_same_seed_gives_the_same_trials_and_leaves_numpy_alone():
     assert np.array_equal(before, np.random.get_state()[1])
 
 
-def test_levy_has_no_continuous_target():
+def test_stable_steps_overshoot_like_gaussian_ones_at_alpha_2_and_without_a_jump_at_1():
+    # A stable step with alpha = 2 has the variance 2 delta_t.
+    gaussian = simulation.OVERSHOOT * np.sqrt(2 * 1e-3)
+    assert simulation._stable_overshoot(2.0, 1.0, 1e-3) == pytest.approx(gaussian, rel=1e-9)
+    near = [simulation._stable_overshoot(alpha, 1.0, 1e-3) for alpha in (1.0, 1.001, 1.01)]
+    assert np.all(np.diff(near) > 0)
+    assert near[2] < 1.2 * near[0] < 3e-3
+
+
+def test_levy_trials_of_a_theta_do_not_depend_on_the_theta_before():
     model = get_model("levy")
-    with pytest.raises(UserError, match=r"Set data\.target: euler"):
-        densities(model, np.array([[0.0, 1.0, 0.5, 1.5, 0.1]]), Data(n_trajectories=100), np.random.default_rng(0))
+    other, theta = [0.0, 1.0, 0.5, 1.0, 0.1], [0.0, 0.8, 0.5, 2.0, 0.1]
+    first, second = (
+        simulation.simulate(model, np.array([before, theta]), np.full(2, 20.0), "euler", 1e-2, 50, seed=7)
+        for before in (other, theta)
+    )
+    assert np.array_equal(first[0][1], second[0][1], equal_nan=True)
+
+
+def test_a_simulator_without_a_known_correction_has_no_continuous_target():
+    model = replace(get_model("ddm_par2"), simulator="of_a_later_version")
+    with pytest.raises(UserError, match=r"simulator of_a_later_version\. Set data\.target: euler"):
+        simulation.check_target(model, "continuous")
+    simulation.check_target(model, "euler")
+
+
+@pytest.mark.parametrize("name", ["race_no_bias_3", "ddm_seq2_no_bias", "ornstein"])
+def test_the_euler_target_is_the_walk_of_ssm_simulators(name):
+    from ssms.basic_simulators.simulator import simulator
+
+    model, n, coarse = get_model(name), 10_000, 0.04
+    theta = np.array([[0.7 if param[0] in "va" else model.bounds[param][0] for param in model.params]])
+    theirs = simulator(theta, name, delta_t=coarse, n_samples=n, random_state=3)["rts"].ravel()
+    rt = {
+        target: simulation.simulate(model, theta, np.array([20.0]), target, coarse, n, seed=4)[0][0]
+        for target in ("euler", "continuous")
+    }
+    assert stats.ks_2samp(rt["euler"], theirs).pvalue > 1e-3
+    assert stats.ks_2samp(rt["continuous"], theirs).pvalue < 1e-9
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("target", ["euler", "continuous"])
 @pytest.mark.parametrize("name", model_names())
-def test_every_model_has_labels(name):
+def test_every_model_has_labels_that_its_seed_determines(name, target):
     model = get_model(name)
     rng = np.random.default_rng(1)
     theta = sample_theta(model, 2, rng)
-    data = Data(engine="simulation", target="euler", n_trajectories=100, delta_t=1e-2, max_t=8.0)
+    data = Data(engine="simulation", target=target, n_trajectories=100, delta_t=1e-2, max_t=8.0)
     density = densities(model, theta, data, rng)
     total = density.choice_probability().sum(axis=1) + density.omission_probability()
     assert np.allclose(total, 1.0)
+    again, between, first = (
+        densities(model, values, data, np.random.default_rng(2)).rt for values in (theta, theta[::-1], theta)
+    )
+    assert np.array_equal(again, first, equal_nan=True)
+    assert not np.array_equal(again, between, equal_nan=True)
     rt, choice = density.sample(20, rng)
     drawn = ~np.isnan(rt).all(axis=1)
     assert np.isin(choice[drawn], model.choices).all()

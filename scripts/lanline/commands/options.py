@@ -59,7 +59,7 @@ def app() -> typer.Typer:
 
 
 @contextmanager
-def command(log_level: str) -> Iterator[None]:
+def command(log_level: str = "WARNING") -> Iterator[None]:
     """A command's body: a user's mistake ends it with one message and exit code 1."""
     from lanline.errors import UserError
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from lanline.config import Config
 from lanline.dataset.inventory import lineage_id
-from lanline.dataset.rows import shard_rows
-from lanline.dataset.shards import write_shard
+from lanline.dataset.rows import shard_blocks, shard_shapes
+from lanline.dataset.shards import stream_shard
 from lanline.engines import resolve_engine
 from lanline.files import sha256_file, sha256_json
 from lanline.logs import say
@@ -74,15 +74,15 @@ def generate_shard(config: Config, model_name: str, shard: int, path: Path) -> S
     start = time.perf_counter()
     model = config.model(model_name)
     engine = resolve_engine(model, config.data)
-    arrays = shard_rows(model, config.data, config.seed, shard)
     recipe = config.data_recipe(model_name)
-    write_shard(
+    stream_shard(
         path,
-        arrays,
+        shard_shapes(model, config.data),
+        shard_blocks(model, config.data, config.seed, shard),
         {**recipe, "params": model.params, "all_bounds": model.bounds, "used_engine": engine, "shard": shard},
     )
     seconds = time.perf_counter() - start
-    rows = len(next(iter(arrays.values())))
+    rows = config.data.rows_per_shard
     say(f"{model_name} shard {shard + 1} of {config.data.shards}: {rows:,} rows from {engine}, {seconds:.1f} s")
     return ShardRecord(
         file=path.name,

@@ -1,14 +1,15 @@
-"""Labels from simulated trials: ssm-simulators' own simulators and a kernel density estimate.
+"""Labels from simulated trials and a kernel density estimate.
 
 This engine has every model of the registry. Its labels carry the sampling noise of `n_trajectories` trials
 and the smoothing of the estimate. What they are labels of depends on the target:
 
-- ``euler``: the process that the simulator really runs, with its step delta_t.
-- ``continuous``: the process in continuous time. A walk with step delta_t overshoots its bounds by 0.5826
-  sqrt(delta_t) on average, as if they lay that much further out (Siegmund 1979; Broadie, Glasserman & Kou
-  1997). So the simulator is given bounds that lie that much further in, which takes the error from order
-  sqrt(delta_t) to order delta_t. A floor that particles are clamped to reflects too early by as much and is
-  corrected in the same way.
+- ``euler``: the process that ssm-simulators' simulator really runs, with its step delta_t.
+- ``continuous``: the process in continuous time, with steps that `step` chooses such that their error stays below
+  the sampling noise. Accumulators and two-level choices have simulators of our own (`lanline.engines.walks`).
+  The others are ssm-simulators', run with coarse steps and a correction: a walk with step delta_t overshoots its
+  bounds by 0.5826 sqrt(delta_t) on average, as if they lay that much further out (Siegmund 1979; Broadie,
+  Glasserman & Kou 1997). Bounds that lie that much further in take the error from order sqrt(delta_t) to order
+  delta_t.
 
 Simulated trials that reach the time limit are omissions. They count in the denominator, so the densities of
 all choices together have the mass 1 - P(omission), and are never part of the estimate. ssm-simulators itself
@@ -35,6 +36,8 @@ OVERSHOOT = 0.5825971579390107
 # The simulators write one step past the time limit. Room for it keeps that write inside their arrays.
 SPARE_STEPS = 20
 
+COARSE_STEP = 5e-3  # of corrected walks, seconds: an error of 0.002 in distribution functions, 0.007 for a = 0.3
+
 # Simulators whose particles have unit Gaussian noise until they reach the boundary function.
 _BOUNDED = {
     "ddm",
@@ -46,14 +49,11 @@ _BOUNDED = {
     "full_ddm",
     "full_ddm_rv",
     "ornstein_uhlenbeck",
-    "ddm_flexbound_par2",
-    "ddm_flexbound_seq2",
-    "ddm_flexbound_mic2_ornstein",
 }
-# Models of those simulators whose noise is not always of unit size.
-_OTHER_NOISE = "_no_lowdim_noise"
-_FLOORED = {"race_model", "lca"}  # the same, with particles clamped at 0
-_BOUND_PARAMETER = {"racing_diffusion_model": "b"}  # the bound is a parameter, the start lies in absolute units
+_STABLE = "levy_flexbound"  # the same with symmetric alpha-stable noise of unit scale
+# The bound is a parameter and the start lies in absolute units: that parameter, and by how many steps these report
+# a response too early (one: the start of the step in which a particle arrives).
+_BOUND_PARAMETER = {"racing_diffusion_model": ("b", 1), "addm": ("a", 0)}
 _EXACT = {"lba_vanilla", "lba_angle", "poisson_race", "rlwm_lba_race", "rlwm_lba_pw_v1"}  # no steps in time
 
 
@@ -138,15 +138,16 @@ def densities(
         theta: (B, P) parameters in the order of ``model.params``.
         limit: (B,) largest response time, seconds.
         target: ``continuous`` or ``euler``, see above.
-        delta_t: step of the simulator, seconds.
+        delta_t: step of the target ``euler``, seconds.
         n_trajectories: simulated trials per theta.
         max_t: the workflow's time limit, seconds.
         rng: source of the simulator's seed.
 
     Raises:
-        UserError: the target is ``continuous`` and no correction is known for this model's noise.
+        UserError: the target is ``continuous`` and no correction is known for this model's simulator.
     """
-    rt, choice = simulate(model, theta, limit, target, delta_t, n_trajectories, int(rng.integers(2**31)))
+    seed = int(rng.integers(2**31))
+    rt, choice = simulate(model, theta, limit, target, step(model, target, delta_t), n_trajectories, seed)
     estimates = [
         [kde.fit(rt[b, chosen]) if (chosen := choice[b] == value).any() else None for value in model.choices]
         for b in range(len(theta))
@@ -156,13 +157,26 @@ def densities(
 
 def check_target(model: Model, target: str) -> None:
     """Raise UserError where the simulation engine cannot give labels for ``target``."""
-    corrected = model.simulator in _BOUNDED | _FLOORED | _EXACT or model.simulator in _BOUND_PARAMETER
-    if target == "continuous" and (not corrected or _OTHER_NOISE in model.name):
+    from lanline.engines import walks
+
+    known = _BOUNDED | _EXACT | {_STABLE, *_BOUND_PARAMETER, *walks.SIMULATORS}
+    if target == "continuous" and model.simulator not in known:
         raise UserError(
             f"data.target: {model.name} has simulated labels only, and no correction for the time step is "
-            f"known for the noise of its simulator {model.simulator}. Set data.target: euler for labels of the "
-            f"process with the step data.delta_t."
+            f"known for its simulator {model.simulator}. Set data.target: euler for labels of the process "
+            f"with the step data.delta_t."
         )
+
+
+def step(model: Model, target: str, delta_t: float) -> float:
+    """Step of the simulator for labels of ``target``, seconds: ``delta_t`` is that of the target ``euler``."""
+    from lanline.engines import walks
+
+    if target == "euler":
+        return delta_t
+    if model.simulator not in walks.SIMULATORS:
+        return COARSE_STEP
+    return walks.LARGEST_STEP.get(model.simulator, walks.LARGEST_STEP_OF_OTHERS)
 
 
 def simulate(
@@ -174,9 +188,16 @@ def simulate(
     n_trajectories: int,
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Simulate ``n_trajectories`` trials at each row of ``theta``; arguments as in `densities`.
+    """Simulate ``n_trajectories`` trials at each row of ``theta``.
 
     Not thread-safe: ssm-simulators keeps its random state in module variables.
+
+    Args:
+        model: any model of the registry.
+        theta: (B, P), as in `densities`, like ``limit`` and ``target``.
+        delta_t: step of the simulator, seconds; `step` has the one that labels are made with.
+        n_trajectories: trials per theta.
+        seed: of the simulator.
 
     Returns:
         Response times and choices, (B, n_trajectories) each, nan for omissions.
@@ -184,10 +205,16 @@ def simulate(
     from ssms.basic_simulators.simulator_class import Simulator
 
     check_target(model, target)
+    if model.simulator == _STABLE and len(theta) > 1:
+        # This simulator uses up the noise that it has drawn for one theta at the next, whatever its alpha.
+        seeds = np.random.SeedSequence(seed).generate_state(len(theta)) >> 1
+        alone = [
+            simulate(model, theta[[i]], limit[[i]], target, delta_t, n_trajectories, int(seeds[i]))
+            for i in range(len(theta))
+        ]
+        return np.concatenate([rt for rt, _ in alone]), np.concatenate([choice for _, choice in alone])
     column = {name: theta[:, i].astype(np.float32) for i, name in enumerate(model.params)}
-    overrides = {}
-    if target == "continuous":
-        overrides = _correct_for_steps(model, column, delta_t)
+    overrides = _for_continuous_time(model, column, delta_t) if target == "continuous" else {}
     # Walks that run out of time end after the limit, never on it, and are cut off below.
     column["deadline"] = (limit + 2 * delta_t).astype(np.float32)
     simulator = Simulator(model.name.removesuffix(DEADLINE_SUFFIX) + DEADLINE_SUFFIX, **overrides)
@@ -207,32 +234,28 @@ def simulate(
     return np.where(omitted, np.nan, rt), np.where(omitted, np.nan, choice)
 
 
-def _correct_for_steps(model: Model, column: dict[str, np.ndarray], delta_t: float) -> dict[str, Any]:
-    """Move bounds and floor inwards by the mean overshoot of a step, start points staying where they are.
+def _for_continuous_time(model: Model, column: dict[str, np.ndarray], delta_t: float) -> dict[str, Any]:
+    """What to override in ssm-simulators' configuration of a model so that steps leave next to no bias.
 
-    Changes ``column`` in place and gives the overrides for the simulator's configuration.
+    Either the simulator, or the bounds: they move inwards by the mean overshoot of a step, start points stay where
+    they are. Changes ``column`` in place.
     """
     from ssms.config import get_boundary_registry
 
+    from lanline.engines import walks
+
     if model.simulator in _EXACT:
         return {}
-    overshoot = OVERSHOOT * math.sqrt(delta_t)
+    if model.simulator in walks.SIMULATORS:
+        return {"simulator": walks.SIMULATORS[model.simulator]}
+    inwards = OVERSHOOT * math.sqrt(delta_t)
     if model.simulator in _BOUND_PARAMETER:
-        column[_BOUND_PARAMETER[model.simulator]] -= np.float32(overshoot)
-        # This simulator reports the start of the step in which a particle arrives, all others its end.
-        column["t"] += np.float32(delta_t)
+        bound, early = _BOUND_PARAMETER[model.simulator]
+        column[bound] -= np.float32(inwards)
+        column["t"] += np.float32(early * delta_t)
         return {}
-    inwards = overshoot
-    if model.simulator in _FLOORED:
-        # The floor cannot be moved up, so everything else is moved down by as much: bound, start points, and,
-        # where the drift depends on the position (lca), the drift.
-        inwards = 2 * overshoot
-        for name in column:
-            if name[0] == "z":
-                column[name] = np.maximum(column[name] - np.float32(overshoot) / column["a"], 0)
-            elif name[0] == "v" and model.simulator == "lca":
-                pull = column["g"] + (model.n_particles - 1) * column["b"]
-                column[name] = column[name] - np.float32(overshoot) * pull
+    if model.simulator == _STABLE:
+        inwards = _stable_overshoot(float(column["alpha"][0]), float(column["a"][0]), delta_t)
     registered = get_boundary_registry().get(model.boundary)
 
     def boundary(t: np.ndarray, **params: float) -> np.ndarray:
@@ -242,6 +265,23 @@ def _correct_for_steps(model: Model, column: dict[str, np.ndarray], delta_t: flo
         return bound
 
     return {"boundary": boundary, "boundary_params": registered["params"]}
+
+
+def _stable_overshoot(alpha: float, a: float, delta_t: float) -> float:
+    """How far a walk with symmetric alpha-stable steps falls short of the supremum of the process, on average.
+
+    By Spitzer's identity it is -zeta(1 - 1/alpha) E[X+] for steps X and all alpha > 1; alpha = 2 gives 0.5826
+    standard deviations (Asmussen, Glynn & Pitman 1995; Bisewski & Ivanovs 2020 for stable processes). E[X+] grows
+    without limit as alpha falls to 1, because of jumps that pass any bound by far. So jumps are cut to the size a of
+    the bound here, by the tail C x^-(1+alpha) of their density.
+    """
+    from scipy.special import gamma, zeta
+
+    alpha = max(alpha, 1 + 1e-6)  # the limit at 1 is finite
+    mean = gamma(1 - 1 / alpha) / math.pi * delta_t ** (1 / alpha)
+    tail = gamma(1 + alpha) * math.sin(math.pi * alpha / 2) / math.pi
+    cut = tail * delta_t * a ** (1 - alpha) * (1 / (alpha - 1) - 1 / alpha)
+    return float(-zeta(1 - 1 / alpha) * (mean - cut))
 
 
 @contextmanager

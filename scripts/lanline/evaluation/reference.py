@@ -22,7 +22,7 @@ import numpy as np
 from lanline import engines
 from lanline.config import Data, Evaluation
 from lanline.dataset.rows import sample_theta
-from lanline.engines.simulation import simulate
+from lanline.engines.simulation import simulate, step
 from lanline.errors import UserError
 from lanline.models import Model
 
@@ -206,7 +206,8 @@ def _simulate(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(B, n) response times and choices of ssm-simulators; omissions have the rt `OMISSION` and some choice."""
     limit = engines.time_limit(model, theta, data)
-    rt, choice = simulate(model, theta, limit, data.target, data.delta_t, n, int(rng.integers(2**31)))
+    delta_t = step(model, data.target, data.delta_t)
+    rt, choice = simulate(model, theta, limit, data.target, delta_t, n, int(rng.integers(2**31)))
     omitted = np.isnan(rt)
     return np.where(omitted, OMISSION, rt), np.where(omitted, model.choices[0], choice)
 
