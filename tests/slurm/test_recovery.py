@@ -17,7 +17,7 @@ TWO = """
 networks:
   - {name: lan, hidden_layers: [8], activations: [tanh]}
   - {name: slow, hidden_layers: [200, 200, 200], activations: [tanh, tanh, tanh]}
-training: {frameworks: [torch], epochs: 40}
+training: {frameworks: [torch], epochs: 150}
 """
 CHECKPOINT = "results/quick/checkpoints/ddm-slow-torch-s1.safetensors"
 
@@ -34,8 +34,8 @@ def start(workspace: ClusterWorkspace, *targets: str) -> Head:
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     """Run make in a workspace, with the environment that these tests run in."""
     installed = folder / "installed"
-    installed.mkdir(exist_ok=True)
-    for name in (".installed", ".installed-slurm"):
+    (installed / "bin").mkdir(parents=True)
+    for name in ("bin/python", ".installed", ".installed-slurm"):  # in this order: make is to install nothing
         (installed / name).touch()
     where = (f"VENV={installed}", f"BIN={Path(sys.executable).parent}")
     command = ["make", "--file", str(folder / "Makefile"), *where, *arguments]
@@ -101,6 +101,7 @@ def test_a_living_head_keeps_its_folder(cluster, tmp_path):
 def test_jobs_without_a_route_to_the_server_leave_it_to_the_head(cluster, tmp_path):
     with MlflowServer(tmp_path) as server:
         server.start()
+        (tmp_path / "run").mkdir()
         check_that_the_head_brings_it_over(cluster, server, ClusterWorkspace(tmp_path / "run"))
 
 
