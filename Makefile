@@ -24,7 +24,7 @@ run: $(VENV)/.installed ## install into .venv and run the workflow (CONFIG=, COR
 	$(SNAKEMAKE)
 
 test: $(VENV)/.installed-dev ## install what tests need and run all of them (PYTEST= for options)
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest --numprocesses 2 $(PYTEST)
 
 test-slurm: $(VENV)/.installed-dev ## the tests on a SLURM cluster that they start: as root, on Debian or Ubuntu
 	tests/slurm/packages.sh
@@ -53,13 +53,13 @@ report: $(VENV)/.installed ## make the HTML report of a finished run: reports/re
 	$(SNAKEMAKE) --report reports/report.html
 
 slurm-profile: $(VENV)/.installed-slurm ## ask SLURM what there is and write profiles/site/ for this cluster
-	$(BIN)/python -m lanline.cluster profile
+	$(BIN)/lanline slurm-profile
 
 slurm-run: $(VENV)/.installed-slurm ## run the workflow on the cluster (PROFILE=, CONFIG=)
 	$(ON_SLURM)
 
 slurm-recover: $(VENV)/.installed-slurm ## after a crash: cancel the jobs left in this folder, wait, unlock, go on (PROFILE=, CONFIG=)
-	$(BIN)/python -m lanline.cluster cancel-orphans
+	$(BIN)/lanline slurm-cancel
 	$(ON_SLURM) --unlock
 	$(ON_SLURM)
 

@@ -39,6 +39,6 @@ rule evaluate_network:
     params:
         settings=CONFIG.evaluation.model_dump(),
         data=lambda wildcards: CONFIG.data_recipe(wildcards.model),
-        code=code_fingerprint("evaluation", "engines"),
+        code=code_fingerprint("evaluation", "engines", "dataset/rows", "networks"),
     script:
         "../scripts/evaluate_network.py"

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,7 +81,7 @@ def test_a_profile_is_written_for_this_cluster(cluster, tmp_path):
     workspace.overlay("long.yaml", "training: {epochs: 100000000}")
     head = workspace.head("-n", "train_torch", overlays=("long.yaml",))
     assert "runtime=1440" in head.finish()
-    command = [sys.executable, "-m", "lanline.cluster", "profile"]
+    command = [Path(sys.executable).with_name("lanline"), "slurm-profile"]
     again = subprocess.run(command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True)
     assert again.returncode != 0
     assert "is there already" in again.stderr

@@ -91,7 +91,7 @@ def test_a_living_head_keeps_its_folder(cluster, tmp_path):
     workspace = ClusterWorkspace(tmp_path)
     head = workspace.head("generate_shard")
     head.running("generate_shard")
-    command = [sys.executable, "-m", "lanline.cluster", "cancel-orphans"]
+    command = [Path(sys.executable).with_name("lanline"), "slurm-cancel"]
     refused = subprocess.run(command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True)
     assert refused.returncode != 0
     assert f"process {head.process.pid} on" in refused.stderr

@@ -67,6 +67,12 @@ def test_the_file_that_lanfactory_ships_is_read():
     assert file().training("gpu")["batch_size"] == 50_000
 
 
+def test_a_bound_that_is_left_out_is_that_of_the_shipped_file():
+    values = {key: value for key, value in yaml.safe_load(SHIPPED).items() if key != "LABELS_LOWER_BOUND"}
+    section = check(LanfactoryFile, values, "lan.yaml").training("cpu")
+    assert section["label_floor"] == pytest.approx(np.log(1e-7))
+
+
 @pytest.mark.parametrize(
     ("network_id", "hidden", "activations"),
     [(0, [100] * 3, ["tanh"] * 3), (1, [100] * 4, ["tanh"] * 4), (2, [120, 120], ["relu", "sigmoid"])],

@@ -20,6 +20,7 @@ from lanline.tracking.store import resolve_store
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
+OF_OTHERS = {"--no-deps", "--cores", "--profile", "--me"}  # options of pip, Snakemake and SLURM
 
 
 def block(page: str, language: str) -> str:
@@ -76,7 +77,7 @@ def options(application) -> set[str]:
 
 def test_every_documented_option_exists():
     assert options(torchtrain) == options(jaxtrain)
-    known = options(torchtrain) | options(generate) | options(lanline) | {"--no-deps", "--cores"}
+    known = options(torchtrain) | options(generate) | options(lanline) | OF_OTHERS
     for page in PAGES:
         unknown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text())) - known
         assert not unknown, page.name

@@ -99,6 +99,24 @@ def test_stable_steps_overshoot_like_gaussian_ones_at_alpha_2_and_without_a_jump
     assert near[2] < 1.2 * near[0] < 3e-3
 
 
+@pytest.mark.parametrize(("name", "variance"), [("ddm", 1.0), ("levy", 2.0)])
+@pytest.mark.parametrize("start", [[0.3, 0.5], [0.3, 0.1], [0.6, 0.1], [1.5, 0.7]])
+def test_corrected_steps_err_less_than_the_sampling_noise(name, variance, start):
+    model, n, (a, z) = get_model(name), 100_000, start
+    step = simulation.step(model, "continuous", 1e-3)
+    theta = np.array([[0.5, a, z, *([2.0] if name == "levy" else []), 0.0]])  # levy with alpha = 2
+    rt, choice = simulation.simulate(model, theta, np.array([20.0]), "continuous", step, n, seed=5)
+    scaled = np.array([[0.5 / np.sqrt(variance), a / np.sqrt(variance), z, 0.0]])
+    exact, exact_choice = densities(get_model("ddm"), scaled, Data(), np.random.default_rng(0)).sample(
+        n, np.random.default_rng(6)
+    )
+    for value in model.choices:
+        some, others = (np.sort(r[c == value]) for r, c in ((rt, choice), (exact, exact_choice)))
+        at = np.concatenate([some, others])
+        difference = np.searchsorted(some, at, "right") - np.searchsorted(others, at, "right")
+        assert np.abs(difference).max() / n < 1.36 / np.sqrt(20_000)
+
+
 def test_levy_trials_of_a_theta_do_not_depend_on_the_theta_before():
     model = get_model("levy")
     other, theta = [0.0, 1.0, 0.5, 1.0, 0.1], [0.0, 0.8, 0.5, 2.0, 0.1]

@@ -52,7 +52,7 @@ class LanfactoryFile(Section):
     LR_SCHEDULER_PARAMS: SchedulerParams | None = None
     TRAIN_VAL_SPLIT: Annotated[float, Field(gt=0, le=1)] = 0.98
     N_TRAINING_FILES: Count = 10_000
-    LABELS_LOWER_BOUND: str | float = "np.log(1e-7)"
+    LABELS_LOWER_BOUND: str | float = Field("np.log(1e-7)", validate_default=True)
     SHUFFLE: bool = True
 
     @field_validator("NETWORK_TYPE")

@@ -1,4 +1,4 @@
-"""``lanline``: where a network came from, and what looks at, moves and tidies records of runs."""
+"""``lanline``: a quick look at models, where a network came from, and what moves and tidies records of runs."""
 
 from __future__ import annotations
 
@@ -26,6 +26,43 @@ Uri = Annotated[
 ]
 Config = Annotated[list[Path], typer.Option(default_factory=list, help="As Snakemake's --configfile; may be repeated.")]
 Root = Annotated[Path, typer.Argument(help="Folder with the reports of runs.")]
+
+
+@main.command()
+def models(
+    name: Annotated[str | None, typer.Argument(help="Only models with this in their name.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, with the bounds of the parameters.")] = False,
+) -> None:
+    """List the models, with their parameters, choices, and the engines that labels can come from."""
+    with command():
+        from lanline.commands.models import print_models
+
+        print_models(name, as_json)
+
+
+@main.command()
+def labels(
+    model: Annotated[str, typer.Argument(help="Name of a model: see lanline models.")],
+    theta: Annotated[
+        str | None, typer.Option(metavar="v=1,a=1.5", help="Parameters. Left out: the middle of their bounds.")
+    ] = None,
+    engine: Annotated[
+        list[str] | None, typer.Option(help="Engine; may be repeated to compare several. Default: auto.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Figure (png, svg, pdf) or table (csv) to write.")] = None,
+    target: Annotated[str, typer.Option(help="continuous or euler, as data.target.")] = "continuous",
+    delta_t: Annotated[float, typer.Option(help="Step of the simulators, seconds.")] = 0.001,
+    max_t: Annotated[float, typer.Option(help="Time limit of a response, seconds.")] = 20.0,
+    trajectories: Annotated[int, typer.Option(help="Simulated trials of the engine simulation.")] = 20_000,
+) -> None:
+    """Show the density of a model at one parameter vector."""
+    with command():
+        from lanline.commands.labels import show_labels
+        from lanline.config import parse_config
+
+        data = {"target": target, "delta_t": delta_t, "max_t": max_t, "n_trajectories": trajectories}
+        checked = parse_config({"name": "labels", "models": [model], "data": data}, "the command line")
+        show_labels(model, theta, engine or ["auto"], checked.data, output)
 
 
 @main.command()
@@ -148,6 +185,25 @@ def promote(
         from lanline.tracking import registry
 
         print(registry.promote(_store(uri, config), name, version))
+
+
+@main.command("slurm-profile")
+def slurm_profile(path: Annotated[Path, typer.Argument(help="To write.")] = Path("profiles/site/config.yaml")) -> None:
+    """Ask SLURM what there is, and write a profile for this cluster."""
+    with command():
+        from lanline.cluster.site import write_profile
+
+        found = write_profile(path)
+        print(f"{path}: {len(found)} partition(s) looked at. Read it, then: snakemake --profile {path.parent}")
+
+
+@main.command("slurm-cancel")
+def slurm_cancel() -> None:
+    """Cancel the jobs of this folder whose Snakemake died, and wait for their end."""
+    with command():
+        from lanline.cluster.folder import cancel_orphans
+
+        cancel_orphans(Path())
 
 
 def _store(uri: str | None, configs: list[Path]) -> Store:

@@ -20,7 +20,7 @@ from lanline.logs import say
 from lanline.networks.specification import make_spec
 from lanline.paths import NetworkBase, run_name
 from lanline.sidecars import Dataset, Experiment, Experiments
-from lanline.tracking.run import unfinished_run
+from lanline.tracking.records import unfinished_run
 from lanline.tracking.store import Store, connect, resolve_store
 from lanline.training.reader import pieces_of
 from lanline.training_stage import TrainingTask, train_network

@@ -83,6 +83,12 @@ def read_shard(path: Path, names: list[str]) -> dict[str, np.ndarray]:
         return {name: shard.get_tensor(name) for name in names}
 
 
+def read_rows(path: Path, name: str, start: int, stop: int) -> np.ndarray:
+    """Rows ``start`` to ``stop`` of an array. The file is open for so long only: what was read stays mapped until then."""
+    with open_shard(path) as shard:
+        return shard.get_slice(name)[start:stop]
+
+
 def read_origin(path: Path) -> dict[str, Any]:
     """What a shard was made from. Raises UserError as `read_shard` does."""
     with open_shard(path) as shard:

@@ -15,7 +15,7 @@ import numpy as np
 from lanline.config import Config
 from lanline.dataset.inventory import Inventory, TrackedFile
 from lanline.dataset.rows import BLOCK_THETAS, block_rows, n_blocks, shard_shapes
-from lanline.dataset.shards import open_shard, read_origin
+from lanline.dataset.shards import open_shard, read_origin, read_rows
 from lanline.errors import UserError
 from lanline.files import sha256_file
 from lanline.models import Model
@@ -118,16 +118,17 @@ def _compare_arrays(path: Path, config: Config, model_name: str) -> list[tuple[s
     if origin["model"] != model_name:
         return [("model", f"holds {origin['model']}, expected {model_name}")]
     model = config.model(model_name)
+    shapes = shard_shapes(model, config.data)
     with open_shard(path) as file:
-        if wrong := list(_compare_shapes(file, shard_shapes(model, config.data))):
+        if wrong := list(_compare_shapes(file, shapes)):
             return wrong
-        counts: Counter[tuple[str, str]] = Counter()
-        for name, shape in shard_shapes(model, config.data).items():
-            stored = file.get_slice(name)
-            for start in range(0, shape[0], PIECE_ROWS):
-                counts.update(_count_wrong(name, stored[start : min(start + PIECE_ROWS, shape[0])], model))
-        found = [(kind, f"{n:,} {reason}") for (kind, reason), n in counts.items() if n]
-        return found + list(_compare_block(file, origin["shard"], config, model))
+    counts: Counter[tuple[str, str]] = Counter()
+    for name, (n_rows, *_) in shapes.items():
+        for start in range(0, n_rows, PIECE_ROWS):
+            values = read_rows(path, name, start, min(start + PIECE_ROWS, n_rows))
+            counts.update(_count_wrong(name, values, model))
+    found = [(kind, f"{n:,} {reason}") for (kind, reason), n in counts.items() if n]
+    return found + list(_compare_block(path, origin["shard"], config, model))
 
 
 def _compare_shapes(file: Any, shapes: dict[str, tuple[int, ...]]) -> Iterator[tuple[str, str]]:
@@ -165,13 +166,13 @@ def _outside_bounds(rows: np.ndarray, column: int, param: str, model: Model) -> 
     return (rows[:, column] < np.float32(lower)) | (rows[:, column] > limit)
 
 
-def _compare_block(file: Any, shard: int, config: Config, model: Model) -> Iterator[tuple[str, str]]:
+def _compare_block(path: Path, shard: int, config: Config, model: Model) -> Iterator[tuple[str, str]]:
     """Compute one block of the shard again, another one for each shard, and compare rows and labels."""
     block = shard % n_blocks(config.data)
     for name, again in block_rows(model, config.data, config.seed, shard, block).items():
         per_theta = config.data.rows_per_theta if name.startswith("lan_") else 1
         start = block * BLOCK_THETAS * per_theta
-        difference = np.abs(file.get_slice(name)[start : start + len(again)] - again)
+        difference = np.abs(read_rows(path, name, start, start + len(again)) - again)
         if bad := int(np.count_nonzero(~(difference <= LABEL_TOLERANCE))):
             kind = "labels" if name.endswith("_labels") else "rows"
             yield kind, f"{bad:,} of {difference.size:,} values of {name} differ from the engine's own (block {block})"

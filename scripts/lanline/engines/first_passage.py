@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numba import njit
@@ -19,7 +20,7 @@ from lanline.engines.bridge import PARTS, solve
 from lanline.engines.tables import Table, make_table
 from lanline.models import Model
 
-_SIMULATORS = ("ddm", "ddm_flexbound", "ddm_flex", "ddm_flex_leak", "ornstein_uhlenbeck")
+_SIMULATORS = ("ddm_flexbound", "ddm_flex", "ddm_flex_leak", "ornstein_uhlenbeck")
 # Registered drifts that change smoothly, and those that jump. None is a constant drift.
 _SMOOTH = ("gamma_drift", "attend_drift", "attend_drift_simple", "conflict_ds_drift")
 _JUMPING = ("conflict_dsstimflex_drift", "conflict_stimflex_drift", "conflict_stimflexrel1_drift")
@@ -33,7 +34,7 @@ class Resolution:
     cells: int
 
 
-CONSTANT, CHANGING, JUMPING = Resolution(65, 64), Resolution(97, 96), Resolution(145, 96)
+CONSTANT, CHANGING, JUMPING = Resolution(57, 48), Resolution(97, 96), Resolution(145, 96)
 # The first node lies where the nearer bound is this many units of distance^2 / (2 t) away: log f is about -28
 # there.
 START = 30.0
@@ -151,10 +152,11 @@ def tabulate(
     end = _closing_time(process, max(limit, 1e-9), CLOSED * at_zero)
     jumps = _jumps(process.drift, end) if process.jumps else np.empty(0)
     time = _nodes(process, at_zero, end, jumps, resolution.nodes)
-    inside = time[:-1, None] + np.diff(time)[:, None] * _POINTS
+    step = np.diff(time)
+    inside = time[:-1, None] + step[:, None] * _POINTS
     b = process.bound(inside.ravel()).reshape(inside.shape)
-    inside[:, 0] += INSIDE * np.diff(time)
-    inside[:, -1] -= INSIDE * np.diff(time)
+    inside[:, 0] += INSIDE * step
+    inside[:, -1] -= INSIDE * step
     mu = process.drift(inside.ravel()).astype(float).reshape(inside.shape)
     rate, slope, offset, width, mean, variance = _coefficients(
         time, b, mu, process.leak, _free_mean(process, time[0], jumps), INTEGRATE, DIFFERENTIATE
@@ -195,11 +197,11 @@ def _jumps(drift: Callable[[np.ndarray], np.ndarray], end: float) -> np.ndarray:
 def _free_mean(process: Process, t: float, jumps: np.ndarray) -> float:
     """Mean of X(t) without bounds, for small t."""
     nodes, weights = LEGENDRE
-    edges = np.concatenate([[0.0], jumps[jumps < t], [t]])
-    half = 0.5 * np.diff(edges)[:, None]
-    r = (edges[:-1, None] + half * (nodes + 1)).ravel()
-    pushed = (half * weights).ravel() * np.exp(process.leak * (r - t)) * process.drift(r)
-    return process.start * math.exp(-process.leak * t) + float(pushed.sum())
+    mean, edges = process.start * math.exp(-process.leak * t), [0.0, *jumps[jumps < t], t]
+    for begin, end in pairwise(edges):
+        r = begin + 0.5 * (end - begin) * (nodes + 1)
+        mean += 0.5 * (end - begin) * float(weights @ (np.exp(process.leak * (r - t)) * process.drift(r)))
+    return mean
 
 
 def _nodes(process: Process, at_zero: float, end: float, jumps: np.ndarray, n_nodes: int) -> np.ndarray:
@@ -216,8 +218,8 @@ def _nodes(process: Process, at_zero: float, end: float, jumps: np.ndarray, n_no
 def _closing_time(process: Process, limit: float, closed: float) -> float:
     """The time limit, or the time at which the bounds fall below ``closed`` if that is earlier."""
     low, high = 0.0, limit
-    for _ in range(3):
-        grid = np.linspace(low, high, 401)
+    for _ in range(4):
+        grid = np.linspace(low, high, 81)
         below = process.bound(grid) < closed
         if not below.any():
             return high

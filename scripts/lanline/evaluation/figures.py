@@ -99,7 +99,7 @@ def _density_panel(axes: Axes, judged: Judged, index: int, label: str) -> None:
     if mirrored:
         axes.axhline(0, color="#888888", lw=0.8)
         axes.spines["bottom"].set_visible(False)
-    axes.set_xlim(*_window(rt, (reference + network).sum(axis=0)))
+    axes.set_xlim(*window(rt, (reference + network).sum(axis=0)))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -112,7 +112,7 @@ def _density_panel(axes: Axes, judged: Judged, index: int, label: str) -> None:
     )
 
 
-def _window(rt: np.ndarray, density: np.ndarray) -> tuple[float, float]:
+def window(rt: np.ndarray, density: np.ndarray) -> tuple[float, float]:
     """The response times that hold nearly all of a density, with some room on both sides."""
     cumulative = np.concatenate([[0.0], np.cumsum(np.diff(rt) * (density[1:] + density[:-1]) / 2)])
     if cumulative[-1] == 0:

@@ -1,0 +1,137 @@
+"""Labels from simulated trials: ssm-simulators' own generator and lanline, side by side in one process.
+
+    python benchmarks/simulation.py compare [--models race_no_bias_angle_4 lca_no_bias_3 levy ddm_seq2_no_bias]
+    python benchmarks/simulation.py registry [--models ...]
+
+compare: CPU milliseconds per theta for 1000 labelled rows from 20,000 trajectories, and how far the trials that the
+    labels come from are from trials of ssm-simulators with steps of 1e-4 s: the largest difference of distribution
+    functions (of rt and choice, responses within 5 s), mean over thetas. "noise" is that of lanline to itself.
+registry: one line of a table for each model: engine, largest step, CPU milliseconds per theta for lanline and the
+    generator, at the thetas that the generator drew (exact engines: at 200 thetas, they take the same time at each).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+
+import numpy as np
+
+from lanline.config import Data
+from lanline.dataset.rows import sample_theta
+from lanline.engines import densities, has_exact, resolve_engine, simulation
+from lanline.models import Model, get_model, model_names
+
+ROWS = 1000
+TRAJECTORIES = 20_000
+PEER_STEP, FINE_STEP = 1e-3, 1e-4
+RESPONSE_WITHIN = 5.0
+COMPARED = ["race_no_bias_angle_4", "lca_no_bias_3", "levy", "ddm_seq2_no_bias"]
+
+
+def run_peer(model: Model, n_theta: int) -> tuple[float, np.ndarray]:
+    """CPU seconds per theta of ssm-simulators' generator, as published networks were made with; its thetas."""
+    from ssms.config import ModelConfigBuilder
+    from ssms.config.generator_config.data_generator_config import get_lan_kde_config
+    from ssms.dataset_generators.lan_mlp import TrainingDataGenerator
+
+    config = get_lan_kde_config(model.name)
+    config["pipeline"] |= {"n_parameter_sets": n_theta, "n_subruns": 1, "n_cpus": 1}
+    config["simulator"] |= {"n_samples": TRAJECTORIES, "delta_t": PEER_STEP}
+    config["training"] |= {"n_samples_per_param": ROWS}
+    generator = TrainingDataGenerator(config, ModelConfigBuilder.from_model(model.name))
+    start = time.process_time()
+    made = generator.generate_data_training(save=False)
+    seconds = time.process_time() - start
+    theta = np.unique(made["lan_data"][:, : len(model.params)], axis=0)
+    return seconds / n_theta, theta.astype(float)
+
+
+def run_lanline(model: Model, theta: np.ndarray) -> float:
+    """CPU seconds per theta of the engine that ``data.engine: auto`` takes, for as many rows."""
+    data, rng = Data(n_trajectories=TRAJECTORIES), np.random.default_rng(1)
+    densities(model, theta[:1], data.model_copy(update={"n_trajectories": 10}), rng).sample(2, rng)  # compiles
+    start = time.process_time()
+    density = densities(model, theta, data, rng)
+    rt, choice = density.sample(ROWS, rng)
+    density.log_density(rt, np.nan_to_num(choice))
+    return (time.process_time() - start) / len(theta)
+
+
+def step_of(model: Model) -> str:
+    if resolve_engine(model, Data()) != "simulation":
+        return ""
+    return f"{simulation.step(model, 'continuous', Data().delta_t):g}"
+
+
+def distance(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]) -> float:
+    """Largest difference between two distribution functions of (rt, choice), mean over thetas."""
+    largest = []
+    for rt, choice, rt_2, choice_2 in zip(*first, *second, strict=True):
+        differences = []
+        for value in np.unique(np.concatenate([choice, choice_2])[~np.isnan(np.concatenate([choice, choice_2]))]):
+            some, others = np.sort(rt[choice == value]), np.sort(rt_2[choice_2 == value])
+            at = np.concatenate([some, others])
+            below, below_2 = np.searchsorted(some, at, "right"), np.searchsorted(others, at, "right")
+            differences.append(np.abs(below / len(rt) - below_2 / len(rt_2)).max())
+        largest.append(max(differences))
+    return float(np.mean(largest))
+
+
+def compare(models: list[str], n_theta: int, trials: int) -> None:
+    print("| model | ssm-simulators, ms | lanline, ms | ratio | distance of its trials | of lanline's | noise |")
+    print("|---|---|---|---|---|---|---|")
+    for name in models:
+        model = get_model(name)
+        peer_seconds, theta = run_peer(model, n_theta)
+        seconds = run_lanline(model, theta)
+        limit = np.full(len(theta), RESPONSE_WITHIN)
+        step = simulation.step(model, "continuous", PEER_STEP)
+        runs = [
+            simulation.simulate(model, theta, limit, target, delta_t, trials, seed)
+            for seed, (target, delta_t) in enumerate(
+                [("euler", FINE_STEP), ("euler", PEER_STEP), ("continuous", step), ("continuous", step)]
+            )
+        ]
+        apart = [distance(runs[0], runs[1]), distance(runs[0], runs[2]), distance(runs[2], runs[3])]
+        print(
+            f"| {name} | {peer_seconds * 1e3:,.0f} | {seconds * 1e3:.1f} | {peer_seconds / seconds:,.0f} | "
+            + " | ".join(f"{value:.4f}" for value in apart)
+            + " |",
+            flush=True,
+        )
+
+
+def registry(models: list[str], n_theta: int) -> None:
+    print("| model | engine | largest step, s | lanline, ms | ssm-simulators, ms | ratio |")
+    print("|---|---|---|---|---|---|")
+    for name in models:
+        model = get_model(name)
+        peer_seconds, theta = run_peer(model, n_theta)
+        if has_exact(model):
+            theta = sample_theta(model, 200, np.random.default_rng(1))
+        seconds = run_lanline(model, theta)
+        print(
+            f"| {name} | {resolve_engine(model, Data())} | {step_of(model)} | {seconds * 1e3:.2f} | "
+            f"{peer_seconds * 1e3:,.0f} | {peer_seconds / seconds:,.0f} |",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=["compare", "registry"])
+    parser.add_argument("--models", nargs="+")
+    parser.add_argument("--thetas", type=int, default=2)
+    parser.add_argument("--trials", type=int, default=TRAJECTORIES, help="of compare, for the distances")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    if arguments.command == "compare":
+        compare(arguments.models or COMPARED, arguments.thetas, arguments.trials)
+    else:
+        registry(arguments.models or model_names(), arguments.thetas)
+
+
+if __name__ == "__main__":
+    main()
