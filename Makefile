@@ -24,7 +24,7 @@ run: $(VENV)/.installed ## install into .venv and run the workflow (CONFIG=, COR
 	$(SNAKEMAKE)
 
 test: $(VENV)/.installed-dev ## install what tests need and run all of them (PYTEST= for options)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(PYTEST)
+	$(BIN)/python -m pytest --numprocesses 2 $(PYTEST)
 
 test-slurm: $(VENV)/.installed-dev ## the tests on a SLURM cluster that they start: as root, on Debian or Ubuntu
 	tests/slurm/packages.sh
