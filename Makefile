@@ -6,11 +6,14 @@ CONFIG ?=
 VENV := .venv
 BIN := $(VENV)/bin
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG))
-TRACKING := $(BIN)/python -m lanline.tracking $(addprefix --config ,config/config.yaml $(CONFIG))
+STORE := $(addprefix --config ,config/config.yaml $(CONFIG))
+PROFILE ?= $(firstword $(wildcard profiles/site) profiles/slurm)
+ON_SLURM = $(BIN)/snakemake --profile $(PROFILE) $(if $(CONFIG),--configfile $(CONFIG))
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint envs/constraints.txt
 export MPLBACKEND := Agg
 
-.PHONY: help run test lint format schema dag report clean clean-results
+.PHONY: help run test lint format schema dag report pictures clean clean-results
+.PHONY: slurm-profile slurm-run slurm-recover test-slurm
 .PHONY: mlflow-ui mlflow-sync mlflow-migrate mlflow-export mlflow-import mlflow-prune
 .DEFAULT_GOAL := help
 
@@ -21,7 +24,11 @@ run: $(VENV)/.installed ## install into .venv and run the workflow (CONFIG=, COR
 	$(SNAKEMAKE)
 
 test: $(VENV)/.installed-dev ## install what tests need and run all of them (PYTEST= for options)
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest --numprocesses 2 $(PYTEST)
+
+test-slurm: $(VENV)/.installed-dev ## the tests on a SLURM cluster that they start: as root, on Debian or Ubuntu
+	tests/slurm/packages.sh
+	$(BIN)/python -m pytest tests/slurm $(PYTEST)
 
 lint: $(VENV)/.installed-dev ## ruff, snakefmt, snakemake --lint
 	$(BIN)/ruff check .
@@ -45,26 +52,40 @@ report: $(VENV)/.installed ## make the HTML report of a finished run: reports/re
 	@mkdir -p reports
 	$(SNAKEMAKE) --report reports/report.html
 
+slurm-profile: $(VENV)/.installed-slurm ## ask SLURM what there is and write profiles/site/ for this cluster
+	$(BIN)/lanline slurm-profile
+
+slurm-run: $(VENV)/.installed-slurm ## run the workflow on the cluster (PROFILE=, CONFIG=)
+	$(ON_SLURM)
+
+slurm-recover: $(VENV)/.installed-slurm ## after a crash: cancel the jobs left in this folder, wait, unlock, go on (PROFILE=, CONFIG=)
+	$(BIN)/lanline slurm-cancel
+	$(ON_SLURM) --unlock
+	$(ON_SLURM)
+
 mlflow-ui: $(VENV)/.installed ## open the recorded runs on http://127.0.0.1:5000 (PORT=, CONFIG=)
-	$(TRACKING) ui --port $(or $(PORT),5000)
+	$(BIN)/lanline ui --port $(or $(PORT),5000) $(STORE)
 
 mlflow-sync: $(VENV)/.installed ## bring what MLflow missed into it
-	$(TRACKING) sync
+	$(BIN)/lanline sync $(STORE)
 
 mlflow-migrate: $(VENV)/.installed ## bring an old file store into SQLite (SOURCE=./mlruns)
-	$(TRACKING) migrate $(or $(SOURCE),$(error say which: make mlflow-migrate SOURCE=./mlruns))
+	$(BIN)/lanline migrate $(STORE) $(or $(SOURCE),$(error say which: make mlflow-migrate SOURCE=./mlruns))
 
 mlflow-export: $(VENV)/.installed ## write a run, its data set and artifacts to an archive (RUN=, FILE=)
-	$(TRACKING) export $(or $(RUN),$(error say which: make mlflow-export RUN=<run id>)) $(or $(FILE),$(RUN).zip)
+	$(BIN)/lanline export $(STORE) $(or $(RUN),$(error say which: make mlflow-export RUN=<run id>)) $(or $(FILE),$(RUN).zip)
 
 mlflow-import: $(VENV)/.installed ## put the runs of an archive into the store (FILE=)
-	$(TRACKING) import $(or $(FILE),$(error say which: make mlflow-import FILE=<archive>))
+	$(BIN)/lanline import $(STORE) $(or $(FILE),$(error say which: make mlflow-import FILE=<archive>))
 
 mlflow-prune: $(VENV)/.installed ## remove runs with their artifacts; shows them and asks (EXPERIMENT=, OLDER_THAN=30d)
-	$(TRACKING) prune "$(or $(EXPERIMENT),$(error say which: make mlflow-prune EXPERIMENT=<name>))" $(if $(OLDER_THAN),--older-than $(OLDER_THAN))
+	$(BIN)/lanline prune $(STORE) "$(or $(EXPERIMENT),$(error say which: make mlflow-prune EXPERIMENT=<name>))" $(if $(OLDER_THAN),--older-than $(OLDER_THAN))
+
+pictures: $(VENV)/.installed-dev ## make the default run anew elsewhere, and docs/'s screenshots of MLflow's pages from it
+	$(BIN)/python -m pytest tests/browser --pictures docs/figures
 
 clean: ## remove the tracking store and caches; never results or reports
-	@if [ -x $(BIN)/python ]; then $(TRACKING) running; fi
+	@if [ -x $(BIN)/lanline ]; then $(BIN)/lanline running; fi
 	rm -rf mlruns mlartifacts mlflow.db mlflow.db.lock *.db-shm *.db-wal .mlflow
 	rm -rf .pytest_cache .ruff_cache
 	find scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -86,5 +107,10 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml envs/constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "Installing what tests need into $(VENV)"
-	$(INSTALL) --editable '.[mlflow,torch,jax,dev]'
+	$(INSTALL) --editable '.[mlflow,torch,jax,slurm,dev]'
+	@touch $@
+
+$(VENV)/.installed-slurm: $(VENV)/.installed
+	@echo "Installing Snakemake's executor for SLURM into $(VENV)"
+	$(INSTALL) --editable '.[mlflow,torch,jax,slurm]'
 	@touch $@

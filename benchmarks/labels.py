@@ -3,8 +3,8 @@
     python benchmarks/labels.py [--models ddm angle weibull ornstein] [--thetas 500] [--peer-thetas 6]
 
 For each model: CPU milliseconds per theta, rows per second, the mean absolute error of the labels where
-log f > -10, and the ratio of the costs. Errors are against the closed form where there is one, else against the
-first-passage engine with four times as many steps. Both make 1000 rows for each theta.
+log f > -10, and the ratio of the costs. Errors are against the references of benchmarks/accuracy.py. Both make 1000
+rows for each theta.
 """
 
 from __future__ import annotations
@@ -14,31 +14,16 @@ import time
 import warnings
 
 import numpy as np
+from accuracy import reference_of
 
 from lanline.config import Data
 from lanline.dataset.rows import sample_theta
-from lanline.engines import closed_form, densities, first_passage
-from lanline.engines.tables import make_table
+from lanline.engines import densities, engines_of
 from lanline.models import Model, get_model
 
 ROWS = 1000
 TRAJECTORIES = 20_000
 LOWEST = -10.0
-FINE_NODES = 385
-
-
-def reference(model: Model, theta: np.ndarray, rt: np.ndarray, choice: np.ndarray) -> np.ndarray:
-    """Log-densities that the labels are judged by, (B, n)."""
-    limit = np.full(len(theta), Data().max_t)
-    if closed_form.covers(model):
-        return closed_form.densities(model, theta, limit, 0.0).log_density(rt, choice)
-    onset = theta[:, model.params.index("t")]
-    tables = [
-        first_passage.tabulate(process, limit[i] - onset[i], FINE_NODES)
-        for i, process in enumerate(first_passage.processes(model, theta, 0.0))
-    ]
-    log_time, log_f, scale = (np.stack(part) for part in zip(*tables, strict=True))
-    return make_table(onset, limit - onset, log_time, log_f, scale, model.choices).log_density(rt, choice)
 
 
 def mean_error(labels: np.ndarray, expected: np.ndarray) -> float:
@@ -57,8 +42,9 @@ def run_lanline(model: Model, engine: str, n_theta: int) -> tuple[float, float]:
     rt, choice = density.sample(ROWS, rng)
     labels = density.log_density(rt, choice)
     seconds = time.process_time() - start
-    few = slice(100)
-    return seconds / n_theta, mean_error(labels[few], reference(model, theta[few], rt[few], choice[few]))
+    few = slice(30)
+    expected = reference_of(model, engine)(model, theta[few], rt[few], choice[few])
+    return seconds / n_theta, mean_error(labels[few], expected)
 
 
 def run_peer(model: Model, n_theta: int) -> tuple[float, float]:
@@ -77,7 +63,11 @@ def run_peer(model: Model, n_theta: int) -> tuple[float, float]:
     rows, labels = made["lan_data"], made["lan_labels"]
     scored = rows[:, -2] > 0
     rows, labels = rows[scored].astype(float), labels[scored]
-    expected = reference(model, rows[:, :-2], rows[:, -2:-1], rows[:, -1:])[:, 0]
+    reference, expected = reference_of(model, engines_of(model)[0]), np.empty(len(rows))
+    thetas, which = np.unique(rows[:, :-2], axis=0, return_inverse=True)
+    for i, theta in enumerate(thetas):
+        rt, choice = rows[which == i, -2], rows[which == i, -1]
+        expected[which == i] = reference(model, theta[None], rt[None], choice[None])[0]
     return seconds / n_theta, mean_error(labels, expected)
 
 
@@ -93,10 +83,9 @@ def main() -> None:
         model = get_model(name)
         peer_seconds, peer_error = run_peer(model, arguments.peer_thetas)
         show(name, "ssm-simulators", peer_seconds, peer_error, 1.0)
-        for engine, covers in (("closed_form", closed_form.covers), ("first_passage", first_passage.covers)):
-            if covers(model):
-                seconds, error = run_lanline(model, engine, arguments.thetas)
-                show(name, engine, seconds, error, peer_seconds / seconds)
+        for engine in engines_of(model)[:-1]:
+            seconds, error = run_lanline(model, engine, arguments.thetas)
+            show(name, engine, seconds, error, peer_seconds / seconds)
 
 
 def show(name: str, engine: str, seconds: float, error: float, ratio: float) -> None:

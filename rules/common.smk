@@ -2,12 +2,14 @@
 
 import time
 from itertools import product
+from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from lanline.cluster import effort, folder
 from lanline.config import parse_config
 from lanline.errors import UserError
-from lanline.paths import Paths, run_name, shard_label
+from lanline.paths import Paths, run_name, shard_groups, shard_label
 from lanline.versions import code_fingerprint
 
 try:
@@ -19,6 +21,7 @@ PATHS = Paths(CONFIG.name)
 STARTED = time.time()
 MODELS = [entry.name for entry in CONFIG.models]
 SHARDS = [shard_label(index) for index in range(CONFIG.data.shards)]
+GROUPS, MEMBERS = shard_groups(CONFIG.data.shards, CONFIG.data.shards_per_job)
 
 
 wildcard_constraints:
@@ -26,7 +29,7 @@ wildcard_constraints:
     network="[A-Za-z0-9_]+",
     framework="torch|jax",
     seed=r"\d+",
-    shard=r"\d{5}",
+    group=rf"\d{{{len(GROUPS[0])}}}",
 
 
 def runs(framework: str | None = None) -> list[str]:
@@ -36,6 +39,22 @@ def runs(framework: str | None = None) -> list[str]:
     return [
         run_name(*combination) for combination in product(MODELS, networks, frameworks, CONFIG.training.seeds)
     ]
+
+
+def asks(effort_of) -> dict:
+    """Memory and time limit of a rule's jobs: see `lanline.cluster.effort`. Each attempt asks for more."""
+
+    def part(name: str):
+        return lambda wildcards, threads, attempt: attempt * getattr(
+            effort_of(CONFIG, wildcards, threads), name
+        )
+
+    return {name: part(name) for name in ("mem_mb", "runtime")}
+
+
+def gpu() -> dict:
+    """A training on a GPU asks for one; others do not mention it, since some clusters refuse `gpu=0`."""
+    return {"gpu": 1} if CONFIG.training.device == "gpu" else {}
 
 
 def training_input() -> dict:
@@ -65,8 +84,8 @@ def training_output(framework: str) -> dict:
 def training_settings(wildcards) -> dict:
     """What decides the weights, other than the data; the lists of seeds and frameworks do not."""
     return {
-        "network": CONFIG.network(wildcards.network).model_dump(),
-        "training": CONFIG.training.model_dump(
+        "network": CONFIG.network(wildcards.network).model_dump(exclude={"training"}),
+        "training": CONFIG.training_of(wildcards.network).model_dump(
             exclude={"seeds", "frameworks", "checkpoint_minutes", "device"}
         ),
         "validation_shards": CONFIG.data.n_validation_shards,
@@ -79,6 +98,14 @@ def training_code(framework: str) -> str:
     return code_fingerprint(
         "networks", *(f"training/{module}" for module in (*shared, f"{framework}_backend"))
     )
+
+
+def take_folder() -> None:
+    """Let no other Snakemake run here meanwhile, and do not start beside jobs of one that died."""
+    try:
+        folder.take(Path())
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def bring_over_what_mlflow_missed() -> None:

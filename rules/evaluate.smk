@@ -15,11 +15,11 @@ rule evaluate_network:
     output:
         config=EVALUATION / "config.yaml",
         metrics=EVALUATION / "metrics.json",
-        densities=report(
-            EVALUATION / "figures" / "densities.png",
-            caption="../docs/captions/densities.rst",
+        agreement=report(
+            EVALUATION / "figures" / "agreement.png",
+            caption="../docs/captions/agreement.rst",
             category="{model}",
-            labels={"run": EVALUATED, "figure": "densities"},
+            labels={"run": EVALUATED, "figure": "network and reference"},
         ),
         errors=report(
             EVALUATION / "figures" / "errors.png",
@@ -35,11 +35,10 @@ rule evaluate_network:
         "../envs/evaluation.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        **asks(effort.evaluate_network),
     params:
         settings=CONFIG.evaluation.model_dump(),
         data=lambda wildcards: CONFIG.data_recipe(wildcards.model),
-        code=code_fingerprint("evaluation", "engines"),
+        code=code_fingerprint("evaluation", "engines", "dataset/rows", "networks"),
     script:
         "../scripts/evaluate_network.py"

@@ -1,7 +1,8 @@
-"""One shard of training data from a model's engine, on any machine, without a route to MLflow.
+"""Shards of training data from a model's engine, on any machine, without a route to MLflow.
 
 In:  experiments.json, only so that an unreachable store is known before anything is computed
-Out: results/<name>/<model>/data/shard-<i>.safetensors and its record, shard-<i>.json
+Out: results/<name>/<model>/data/shard-<i>.safetensors and its record, shard-<i>.json, for each i of a group: one shard,
+     or as many as data.shards_per_job says
 """
 
 
@@ -9,18 +10,17 @@ rule generate_shard:
     input:
         ancient(PATHS.experiments("{model}")),
     output:
-        shard=PATHS.shard("{model}", "{shard}"),
-        record=PATHS.shard_record("{model}", "{shard}"),
+        shards=[PATHS.shard("{model}", "{group}" + member) for member in MEMBERS],
+        records=[PATHS.shard_record("{model}", "{group}" + member) for member in MEMBERS],
     log:
-        PATHS.log("generate_shard", "{model}-{shard}"),
+        PATHS.log("generate_shard", "{model}-{group}"),
     benchmark:
-        PATHS.benchmark("generate_shard", "{model}-{shard}")
+        PATHS.benchmark("generate_shard", "{model}-{group}")
     conda:
         "../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=1500,
-        runtime=30,
+        **asks(effort.generate_shard),
     params:
         recipe=lambda wildcards: CONFIG.data_recipe(wildcards.model),
         code=code_fingerprint("engines", "dataset/rows", "dataset/shards"),

@@ -36,6 +36,10 @@ rule write_report:
         "../scripts/write_report.py"
 
 
+onstart:
+    take_folder()
+
+
 onsuccess:
     bring_over_what_mlflow_missed()
     if PATHS.summary("txt").exists() and PATHS.summary("txt").stat().st_mtime >= STARTED:

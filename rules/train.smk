@@ -19,8 +19,8 @@ rule train_torch:
         "../envs/torch.yaml"
     threads: 2
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **asks(effort.train),
+        **gpu(),
     params:
         settings=training_settings,
         code=training_code("torch"),
@@ -41,8 +41,8 @@ rule train_jax:
         "../envs/jax.yaml"
     threads: 2
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **asks(effort.train),
+        **gpu(),
     params:
         settings=training_settings,
         code=training_code("jax"),

@@ -20,8 +20,7 @@ rule validate_training_data:
         "../envs/data.yaml"
     threads: 2
     resources:
-        mem_mb=2000,
-        runtime=30,
+        **asks(effort.validate_training_data),
     params:
         code=code_fingerprint("dataset/validation"),
     script:

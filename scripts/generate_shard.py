@@ -1,14 +1,20 @@
-"""Make one shard of training data and its record; see rules/generate.smk."""
-
-from pathlib import Path
+"""Make the shards of a group and their records; see rules/generate.smk."""
 
 from lanline.logs import job_log
 
 with job_log(snakemake.log[0]):
     from lanline.config import parse_config
-    from lanline.dataset.generate import generate_shard
+    from lanline.dataset.generate import generate_group
+    from lanline.paths import Paths
 
     config = parse_config(snakemake.config)
-    model, shard = snakemake.wildcards.model, int(snakemake.wildcards.shard)
-    record = generate_shard(config, model, shard, Path(snakemake.output.shard))
-    record.write(snakemake.output.record)
+    per_job = config.data.shards_per_job
+    first = int(snakemake.wildcards.group) * per_job
+    generate_group(
+        config,
+        snakemake.wildcards.model,
+        range(first, first + per_job),
+        Paths(config.name),
+        snakemake.params.code,
+        snakemake.threads,
+    )

@@ -1,5 +1,6 @@
 """Record the data set's run and its inventory; see rules/lineage.smk."""
 
+import shutil
 from pathlib import Path
 
 from lanline.logs import job_log
@@ -21,3 +22,4 @@ with job_log(snakemake.log[0]):
         Paths(config.name).data_report(model),
     )
     dataset.write(snakemake.output.dataset)
+    shutil.rmtree(Paths(config.name).unfinished(model), ignore_errors=True)  # all shards are in their places

@@ -4,12 +4,29 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("Snakefile", "rules", "scripts", "config", "envs", "docs")
+PARTS = ("Snakefile", "rules", "scripts", "config", "envs", "docs", "profiles")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--pictures", metavar="FOLDER", help="where the browser tests leave their screenshots")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """Among workers the tests of a file stay together, since they share fixtures; those on SLURM share a cluster."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "slurm" if nodeid.startswith("tests/slurm/") else super()._split_scope(nodeid)
+
+    return ByFile(config, log)
 
 
 class Workspace:
@@ -72,3 +89,40 @@ def quick_run(finished_quick_run, tmp_path) -> Workspace:
     copy = object.__new__(Workspace)
     copy.folder = tmp_path / "run"
     return copy
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory) -> Path:
+    """A SQLite store without runs, to be copied: MLflow takes seconds to make one."""
+    from lanline.tracking.store import connect, resolve_store
+
+    folder = tmp_path_factory.mktemp("store")
+    connect(resolve_store(f"sqlite:///{folder}/mlflow.db"))
+    return folder / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A SLURM cluster that runs as long as the tests do."""
+    from slurm_cluster import Cluster, why_not
+
+    if reason := why_not():
+        pytest.skip(reason)
+    folder = Path(tempfile.mkdtemp(prefix="lanline-slurm-"))
+    cluster = Cluster(folder)
+    folder.chmod(0o755)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def validated(cluster, tmp_path_factory):
+    """Validated data of config/quick.yaml, to copy; all copies share one MLflow store that lies elsewhere."""
+    from slurm_cluster import ClusterWorkspace
+
+    workspace = ClusterWorkspace(tmp_path_factory.mktemp("validated"), tmp_path_factory.mktemp("store") / "mlflow.db")
+    workspace.quick("validate_training_data", overlays=("tracked.yaml",))
+    return workspace

@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -19,16 +19,18 @@ from pydantic import (
     Field,
     Strict,
     ValidationError,
+    field_serializer,
     field_validator,
     model_validator,
 )
 
 from lanline.errors import UserError, did_you_mean
 from lanline.files import read_yaml
+from lanline.mistakes import explain
 from lanline.models import Model, get_model
 
 Framework = Literal["torch", "jax"]
-NetworkType = Literal["lan"]
+NetworkType = Literal["lan", "cpn", "opn", "gonogo"]
 Activation = Literal["tanh", "relu", "sigmoid", "softplus", "gelu", "elu"]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -118,13 +120,25 @@ class Data(Section):
     max_t: Positive = Field(20.0, description="time limit of a trial, seconds; later responses are omissions")
     n_trajectories: Count = Field(20_000, description="simulated trials per theta (engine simulation)")
     shards: Annotated[int, Field(ge=2, le=100_000)] = Field(12, description="number of files")
+    shards_per_job: Literal[1, 10, 100, 1000] = Field(
+        1, description="files that one job makes, so that a job of a cluster lasts minutes; shards is a multiple of it"
+    )
     thetas_per_shard: Count = Field(5_000, description="parameter vectors in a file")
+    theta_sampling: Literal["uniform", "sobol"] = Field(
+        "uniform", description="parameter vectors at random, or for each shard a scrambled Sobol sequence"
+    )
     rows_per_theta: Count = Field(100, description="rows (rt, choice, label) for each parameter vector")
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.1, description="share of the shards that is held out to validate training (at least one)"
     )
     floor: float = Field(-66.77497, description="lowest log-likelihood that a label can have")
     mixture: Mixture = Mixture()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.shards % self.shards_per_job:
+            raise UserError(f"shards is {self.shards}, not a multiple of shards_per_job ({self.shards_per_job})")
+        return self
 
     @property
     def rows_per_shard(self) -> int:
@@ -134,23 +148,6 @@ class Data(Section):
     def n_validation_shards(self) -> int:
         """Shards held out for validation: the first ones, so that a new shard does not change them."""
         return min(max(1, round(self.validation_fraction * self.shards)), self.shards - 1)
-
-
-class Network(Section):
-    """A network specification. The output layer follows from the network type."""
-
-    name: Identifier = Field(description="used in file names and MLflow runs")
-    network_type: NetworkType = Field("lan", description="lan: log-likelihood of (rt, choice)")
-    hidden_layers: Annotated[list[Count], Field(min_length=1)] = Field([100, 100, 100])
-    activations: list[Activation] = Field(["tanh", "tanh", "tanh"], description="one for each hidden layer")
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if len(self.hidden_layers) != len(self.activations):
-            raise UserError(
-                f"{len(self.hidden_layers)} hidden_layers need as many activations, not {len(self.activations)}"
-            )
-        return self
 
 
 class Training(Section):
@@ -180,9 +177,9 @@ class Training(Section):
     min_learning_rate: Annotated[float, Field(ge=0)] = Field(
         0.0, description="reduce_on_plateau: no cut goes below this rate"
     )
-    loss: Literal["huber", "mse"] = "huber"
+    loss: Literal["huber", "mse"] = Field("huber", description="of lan; the other types have the cross-entropy")
     huber_delta: Positive = 0.1
-    label_floor: float | None = Field(None, description="lower labels are raised to this log-likelihood")
+    label_floor: float | None = Field(None, description="lan: lower labels are raised to this log-likelihood")
     gradient_clip: Positive | None = Field(None, description="largest global norm of the gradient")
     early_stopping: Count | None = Field(None, description="epochs without a lower validation loss before a stop")
     keep: Literal["last", "best"] = Field("last", description="weights of the last epoch, or of the best validation")
@@ -195,11 +192,48 @@ class Training(Section):
     device: Literal["cpu", "gpu"] = "cpu"
 
 
+class Network(Section):
+    """A network specification. The output layer and its loss follow from the network type."""
+
+    name: Identifier = Field(description="used in file names and MLflow runs")
+    network_type: NetworkType = Field(
+        "lan",
+        description="lan: log-likelihood of (rt, choice); cpn: choice probabilities; opn: probability of an omission; "
+        "gonogo: probability of no go response",
+    )
+    hidden_layers: Annotated[list[Count], Field(min_length=1)] = Field([100, 100, 100])
+    activations: list[Activation] = Field(["tanh", "tanh", "tanh"], description="one for each hidden layer")
+    training: Training = Field(Training(), description="keys of the section training that differ for this network")
+
+    @field_serializer("training")
+    def _given_only(self, training: Training) -> dict[str, Any]:
+        return training.model_dump(mode="json", exclude_unset=True)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if shared := self.training.model_fields_set & {"frameworks", "seeds"}:
+            raise UserError(f"training.{min(shared)} is the same for all networks: set it in the section training")
+        of_lan = self.training.model_fields_set & {"loss", "huber_delta", "label_floor"}
+        if of_lan and self.network_type != "lan":
+            raise UserError(
+                f"training.{min(of_lan)} is of networks of type lan; a {self.network_type} is trained "
+                "with the cross-entropy of its probabilities"
+            )
+        if len(self.hidden_layers) != len(self.activations):
+            raise UserError(
+                f"{len(self.hidden_layers)} hidden_layers need as many activations, not {len(self.activations)}"
+            )
+        return self
+
+
 class Gate(Section):
     """What a network must reach to pass its evaluation."""
 
     max_mae: Positive = Field(0.06, description="mean absolute error in log-likelihood")
-    mass: Interval = Field((0.9, 1.1), description="total probability over the grid of thetas, 5 %..95 %")
+    mass: Interval = Field((0.9, 1.1), description="lan: total probability over the grid of thetas, 5 %..95 %")
+    max_probability_error: Positive = Field(
+        0.02, description="cpn, opn, gonogo: mean absolute error in probability over thetas"
+    )
 
 
 class Evaluation(Section):
@@ -248,6 +282,17 @@ class Config(Section):
                 raise UserError(f"'{name}' is listed twice")
         return entries
 
+    @model_validator(mode="after")
+    def _omissions_need_a_deadline(self) -> Self:
+        for network in self.networks:
+            without = [entry.name for entry in self.models if "deadline" not in get_model(entry.name).params]
+            if network.network_type == "opn" and without:
+                raise UserError(
+                    f"network '{network.name}' is an opn, and {without[0]} has no deadline to omit a response by: "
+                    f"train it for {without[0]}_deadline"
+                )
+        return self
+
     def model(self, name: str) -> Model:
         """The model of that name with the bounds of this configuration."""
         return next(entry for entry in self.models if entry.name == name).resolve()
@@ -255,13 +300,18 @@ class Config(Section):
     def network(self, name: str) -> Network:
         return next(network for network in self.networks if network.name == name)
 
+    def training_of(self, network: str) -> Training:
+        """How that network is trained: the section training, and what differs for the network."""
+        own = self.network(network).training
+        return self.training.model_copy(update={name: getattr(own, name) for name in own.model_fields_set})
+
     def data_recipe(self, model: str) -> dict[str, Any]:
         """What determines the content of a shard of ``model``, as plain JSON.
 
-        The number of shards is left out on purpose: a new shard leaves the others as they are.
+        The number of shards and how jobs share them are left out on purpose: a new shard leaves the others as they are.
         """
         entry = next(entry for entry in self.models if entry.name == model)
-        settings = self.data.model_dump(mode="json", exclude={"shards", "validation_fraction"})
+        settings = self.data.model_dump(mode="json", exclude={"shards", "shards_per_job", "validation_fraction"})
         return {
             "model": model,
             "bounds": entry.model_dump(mode="json")["bounds"],
@@ -279,7 +329,7 @@ def parse_config(values: Mapping[str, Any], source: str = "configuration") -> Co
     try:
         return Config.model_validate(dict(values))
     except ValidationError as error:
-        lines = [f"  {_explain(mistake)}" for mistake in error.errors()]
+        lines = [f"  {explain(mistake, Config)}" for mistake in error.errors()]
         raise UserError("\n".join([f"{source} has {len(lines)} mistake(s):", *lines])) from None
 
 
@@ -297,41 +347,6 @@ def schema_text() -> str:
     schema = Config.model_json_schema()
     del schema["required"]
     return json.dumps(schema, indent=2) + "\n"
-
-
-def _explain(mistake: dict) -> str:
-    """One line for one mistake that pydantic found: the key, the value, what is allowed."""
-    *parents, last = mistake["loc"] or ("configuration",)
-    key = ".".join(str(part) for part in mistake["loc"]) or "configuration"
-    value = mistake["input"]
-    if mistake["type"] == "extra_forbidden":
-        allowed = _section_at(parents).model_fields
-        return f"{key}: unknown key (value {value!r}). Known keys: {', '.join(allowed)}.{did_you_mean(last, allowed)}"
-    if mistake["type"] == "missing":
-        return f"{key}: this key is required"
-    if mistake["type"] == "literal_error":
-        options = [option.strip("' ") for option in mistake["ctx"]["expected"].replace(" or ", ",").split(",")]
-        return f"{key}: {value!r} is not one of {', '.join(options)}.{did_you_mean(str(value), options)}"
-    if isinstance(error := mistake.get("ctx", {}).get("error"), UserError):
-        return f"{key}: {error}"
-    message = mistake["msg"]
-    return f"{key}: {message[0].lower()}{message[1:]}, not {value!r}"
-
-
-def _section_at(location: list) -> type[Section]:
-    """The type of the section that a mistake's location leads to."""
-    section: type[Section] = Config
-    for part in location:
-        if isinstance(part, str) and part in section.model_fields:
-            section = _section_in(section.model_fields[part].annotation)
-    return section
-
-
-def _section_in(annotation: Any) -> type[Section]:
-    """The one section class inside an annotation such as ``list[Annotated[ModelEntry, ...]]``."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
-    return next(_section_in(argument) for argument in get_args(annotation) if not isinstance(argument, BeforeValidator))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from lanline.files import write_json, write_text
 from lanline.logs import say
 from lanline.sidecars import Dataset, Experiment, Experiments, ShardRecord
 from lanline.tracking import store as tracking_store
-from lanline.tracking.lineage import read_inventory, record_dataset
+from lanline.tracking.lineage import SHARD_RECORDS, read_inventory, record_dataset
 from lanline.tracking.store import Store, StoreUnavailable, redact, resolve_store
 
 
@@ -81,6 +81,7 @@ def record_lineage(
     write_json(inventory_path, inventory.to_json())
     settings = config.data_recipe(model)
     write_text(report / "config.yaml", redact(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)))
+    write_json(report / SHARD_RECORDS, [record.model_dump(mode="json") for record in records])
     run = record_dataset(
         report,
         inventory_path,
@@ -93,6 +94,7 @@ def record_lineage(
         rows=inventory.rows,
         params=flatten({**settings, "engine_used": records[0].engine, "shards": len(records)}),
         config=report / "config.yaml",
+        shard_records=report / SHARD_RECORDS,
         store=store_of(config),
         on_outage=config.tracking.on_outage,
         name=run_name,

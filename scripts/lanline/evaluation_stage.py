@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import yaml
+from matplotlib.figure import Figure
 
 from lanline.config import Config
 from lanline.data_stages import store_of
+from lanline.evaluation.error_map import error_figure, likelihood_errors
 from lanline.evaluation.exported import open_network
-from lanline.evaluation.figures import Curve, density_figure, error_figure, training_figure, write_figure
+from lanline.evaluation.figures import Curve, density_figure, training_figure
 from lanline.evaluation.gate import check_gate, evaluation_record
-from lanline.evaluation.metrics import input_rows, judge
+from lanline.evaluation.metrics import Metrics, input_rows, judge
+from lanline.evaluation.probabilities import ProbabilityMetrics, judge_probabilities, make_probability_reference
+from lanline.evaluation.probability_figures import agreement_figure, probability_errors
 from lanline.evaluation.reference import make_reference
+from lanline.evaluation.style import write_figure
 from lanline.evaluation.summary import as_json, as_markdown, as_text, read_summaries
 from lanline.files import write_json, write_text
 from lanline.logs import say
 from lanline.networks.artifacts import read_history
+from lanline.networks.specification import make_spec
 from lanline.paths import Paths
 from lanline.sidecars import Run
 from lanline.tracking.amend import amend_run
@@ -36,23 +43,45 @@ def evaluate_network(config: Config, run: Run, onnx: Path, threads: int) -> None
     """
     paths = Paths(config.name)
     report = paths.evaluation_report(run.name)
-    reference = make_reference(config.model(run.model), config.data, config.evaluation)
-    trials = reference.trials
-    sample = input_rows(trials.theta, trials.rt, trials.choice)[:COMPARED_ROWS]
-    judged = judge(open_network(onnx, sample, threads), reference)
-    verdict = check_gate(judged.metrics, config.evaluation.gate)
+    metrics, figures = _judge(config, run, onnx, threads)
+    verdict = check_gate(metrics, config.evaluation.gate)
     write_text(report / "config.yaml", redact(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)))
-    write_json(report / "metrics.json", evaluation_record(judged.metrics, verdict))
-    write_figure(density_figure(judged, run.name), report / "figures" / "densities.png")
-    write_figure(error_figure(judged, run.name), report / "figures" / "errors.png")
+    write_json(report / "metrics.json", evaluation_record(metrics, verdict))
+    for name, figure in figures.items():
+        write_figure(figure, report / "figures" / f"{name}.png")
     with amend_run(paths.training_report(run.name), store_of(config)) as tracked:
-        tracked.log_metrics({f"evaluation.{name}": value for name, value in judged.metrics.numbers().items()})
-        tracked.set_tags({"gate": "passed" if verdict.passed else "failed", "reference": judged.metrics.reference})
+        tracked.log_metrics({f"evaluation.{name}": value for name, value in metrics.numbers().items()})
+        tracked.set_tags({"gate": "passed" if verdict.passed else "failed", "reference": metrics.reference})
         tracked.log_artifact(report, "evaluation")
         if verdict.passed:
-            tags = {"dataset_id": run.dataset_id, "mae": f"{judged.metrics.mae:.6g}", "framework": run.framework}
+            tags = {"dataset_id": run.dataset_id, "mae": f"{metrics.mae:.6g}", "framework": run.framework}
             tracked.register(f"{run.model}-{run.network_type}", "network", tags)
-    say(f"{run.name}: MAE {judged.metrics.mae:.4f} over {judged.metrics.trials:,} trials\n{verdict}")
+    say(f"{run.name}: MAE {metrics.mae:.4f} over {metrics.trials:,} trials\n{verdict}")
+
+
+def _judge(
+    config: Config, run: Run, onnx: Path, threads: int
+) -> tuple[Metrics | ProbabilityMetrics, dict[str, Figure]]:
+    """The numbers and the figures of one network."""
+    model, spec = config.model(run.model), make_spec(config.network(run.network), config.model(run.model))
+    if spec.gives_probabilities:
+        reference = make_probability_reference(spec, model, config.data, config.evaluation)
+        choice = np.resize(np.array(spec.choices), len(reference.theta))
+        sample = np.column_stack([reference.theta, choice])[:COMPARED_ROWS, : len(spec.exported_inputs)]
+        network = open_network(onnx, sample.astype(np.float32), threads)
+        judged = judge_probabilities(network, reference, config.evaluation.min_log_density)
+        return judged.metrics, {
+            "agreement": agreement_figure(judged, run.name),
+            "errors": error_figure(probability_errors(judged, run.name)),
+        }
+    likelihood = make_reference(model, config.data, config.evaluation)
+    trials = likelihood.trials
+    sample = input_rows(trials.theta, trials.rt, trials.choice)[:COMPARED_ROWS]
+    judged = judge(open_network(onnx, sample, threads), likelihood)
+    return judged.metrics, {
+        "agreement": density_figure(judged, run.name),
+        "errors": error_figure(likelihood_errors(judged, run.name)),
+    }
 
 
 def write_report(config: Config, runs: list[Path], metrics: list[Path]) -> None:
@@ -74,4 +103,6 @@ def write_report(config: Config, runs: list[Path], metrics: list[Path]) -> None:
         curve = Curve(run.framework, read_history(path.with_name("history.csv")))
         curves.setdefault((run.model, run.network), []).append(curve)
     for (model, network), together in curves.items():
-        write_figure(training_figure(together, f"{model}-{network}"), paths.training_curves(model, network))
+        of_probabilities = config.network(network).network_type != "lan"
+        figure = training_figure(together, f"{model}-{network}", of_probabilities)
+        write_figure(figure, paths.training_curves(model, network))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,14 +13,32 @@ from typing import TextIO
 
 from lanline.errors import UserError
 
+PLAIN_SECONDS = 10.0  # between lines about progress where they cannot replace each other
+CLEAR_LINE = "\r\033[K"
+
 _terminal: TextIO | None = None  # beside stderr, while that goes to a job's log
+_last_plain: dict[int, float] = {}  # by stream: when a line about progress was last printed there
 
 
 def say(message: str) -> None:
     """One line for the person who waits; it goes into the job's log too."""
-    if _terminal is not None:
-        print(message, file=_terminal, flush=True)
-    print(message, file=sys.stderr, flush=True)
+    for stream in _streams():
+        print(f"{CLEAR_LINE if stream.isatty() else ''}{message}", file=stream, flush=True)
+
+
+def show_progress(message: str) -> None:
+    """How far a long work is: on a terminal one line that the next one replaces, elsewhere a line every ten seconds."""
+    for stream in _streams():
+        if stream.isatty():
+            width = os.get_terminal_size(stream.fileno()).columns or len(message) + 1
+            print(f"{CLEAR_LINE}{message[: width - 1]}", end="", file=stream, flush=True)
+        elif time.monotonic() - _last_plain.setdefault(id(stream), time.monotonic()) >= PLAIN_SECONDS:
+            _last_plain[id(stream)] = time.monotonic()
+            print(message, file=stream, flush=True)
+
+
+def _streams() -> list[TextIO]:
+    return [sys.stderr] if _terminal is None else [_terminal, sys.stderr]
 
 
 @contextmanager

@@ -32,10 +32,14 @@ class Paths:
         return self.results / model / "data"
 
     def shard(self, model: str, shard: str) -> Path:
-        return self.data_folder(model) / f"shard-{shard}.safetensors"
+        return self.data_folder(model) / shard_file(shard)
 
     def shard_record(self, model: str, shard: str) -> Path:
-        return self.data_folder(model) / f"shard-{shard}.json"
+        return self.data_folder(model) / record_file(shard)
+
+    def unfinished(self, model: str) -> Path:
+        """Shards of jobs that go on or were killed; no outputs of the rule, so that they outlive a failed job."""
+        return self.results / model / "unfinished"
 
     def inventory(self, model: str) -> Path:
         """List of the data set's files as MLflow holds it too; the field's name for it."""
@@ -125,6 +129,31 @@ class NetworkBase(Paths):
 def shard_label(index: int) -> str:
     """The five digits by which a shard's files are named."""
     return f"{index:05d}"
+
+
+def shard_file(shard: int | str) -> str:
+    """Name of a shard, by its number or its label (or a wildcard)."""
+    return f"shard-{shard_label(shard) if isinstance(shard, int) else shard}.safetensors"
+
+
+def record_file(shard: int | str) -> str:
+    """Name of a shard's record, which lies beside it."""
+    return f"shard-{shard_label(shard) if isinstance(shard, int) else shard}.json"
+
+
+def shard_groups(shards: int, per_job: int) -> tuple[list[str], list[str]]:
+    """Labels of shards as the groups that jobs make: the first digits of each group, and the last ones of its members.
+
+    ``shard_groups(20, 10)`` gives ``["0000", "0001"]`` and ``["0", ..., "9"]``; groups of one have no last digits.
+    So one wildcard stands for a group, and a shard has the same name in a group of any size.
+
+    Args:
+        shards: number of shards, a multiple of ``per_job``.
+        per_job: shards in a group: 1, 10, 100 or 1000.
+    """
+    digits = len(str(per_job)) - 1
+    first = [shard_label(index)[: 5 - digits] for index in range(0, shards, per_job)]
+    return first, [shard_label(index)[5 - digits :] for index in range(per_job)]
 
 
 def run_name(model: str, network: str, framework: str, seed: int | str) -> str:

@@ -21,8 +21,8 @@ from lanline.dataset.inventory import ID_DIGITS, Inventory
 from lanline.errors import UserError
 from lanline.files import sha256_json
 from lanline.lineage_tree import Lineage, Node, TracedFile
-from lanline.sidecars import Run, ShardRecord
-from lanline.tracking.lineage import INVENTORY
+from lanline.sidecars import Run
+from lanline.tracking.lineage import INVENTORY, SHARD_RECORDS
 from lanline.tracking.records import RecordedFile, Records, RunRecord, open_records
 from lanline.tracking.store import Store, resolve_store
 
@@ -185,11 +185,16 @@ class _Tracer:
             files = (_here(recorded, None),)
             folder = _data_folder(run, recorded.path)
             parts += [node for node in (_validation(run, recorded, facts["dataset_id"]),) if node]
-            parts += self.shards(recorded, facts["dataset_id"], folder, uses)
+            parts += self.shards(recorded, facts["dataset_id"], folder, uses, _made(run))
         return Node("data set", run.name, _known(facts), files, tuple(parts))
 
     def shards(
-        self, recorded: RecordedFile, dataset_id: str | None, folder: Path, uses: Mapping[str, str]
+        self,
+        recorded: RecordedFile,
+        dataset_id: str | None,
+        folder: Path,
+        uses: Mapping[str, str],
+        made: Mapping[str, dict[str, Any]],
     ) -> list[Node]:
         try:
             inventory = Inventory.from_json(json.loads(recorded.path.read_text()), recorded.shown)
@@ -203,10 +208,7 @@ class _Tracer:
         for file in inventory.files:
             path = folder / file.file
             facts = {"used_for": uses.get(file.file), "seed": file.seed, "rows": file.rows, "bytes": file.bytes}
-            sidecar = path.with_suffix(".json")
-            if sidecar.exists():
-                made = ShardRecord.read(sidecar)
-                facts |= {"engine": made.engine, "host": made.host, "slurm_job": made.job_id, **_libraries(made)}
+            facts |= made.get(file.file, {})
             traced = TracedFile(path, file.sha256, str(path))
             nodes.append(Node("shard", file.file, _known(facts), (traced,)))
         return nodes
@@ -269,8 +271,18 @@ def _data_folder(run: RunRecord, inventory: Path) -> Path:
     return next((folder for folder in beside if any(folder.glob("*.safetensors"))), named)
 
 
-def _libraries(record: ShardRecord) -> dict[str, str]:
-    return {f"version_{name}": version for name, version in record.versions.items()}
+def _made(run: RunRecord) -> dict[str, dict[str, Any]]:
+    """By file: what each shard was made with, and where."""
+    recorded = run.files.get(SHARD_RECORDS)
+    if recorded is None or not recorded.path.exists():
+        return {}
+    return {
+        record["file"]: {
+            **{"engine": record["engine"], "host": record["host"], "slurm_job": record["job_id"]},
+            **{f"version_{name}": version for name, version in record["versions"].items()},
+        }
+        for record in json.loads(recorded.path.read_text())
+    }
 
 
 def _here(file: RecordedFile, target: Path | None) -> TracedFile:

@@ -13,7 +13,7 @@ from lanline.data_stages import store_of
 from lanline.dataset.foreign import as_shard
 from lanline.experiment import BaseExperiment, flatten
 from lanline.files import write_json
-from lanline.logs import say
+from lanline.logs import say, show_progress
 from lanline.networks.artifacts import FILES, write_network
 from lanline.networks.lanfactory_files import write_lanfactory_files
 from lanline.networks.specification import NetworkSpec, make_spec
@@ -23,6 +23,7 @@ from lanline.tracking.description import describe_training
 from lanline.tracking.lineage import lineage_links, lineage_tags, log_training_data
 from lanline.tracking.store import Store
 from lanline.training.loop import Job, Trained, train
+from lanline.training.losses import loss_name
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class TrainNetwork(BaseExperiment):
         self.paths = task.paths
         self.on_outage = config.tracking.on_outage
         self.spec = make_spec(config.network(task.network), config.model(task.model))
+        self.settings = config.training_of(task.network)
 
     # --- the four steps ------------------------------------------------------------------------------------------
     def prepare_data(self) -> tuple[list[Path], list[Path]]:
@@ -100,7 +102,7 @@ class TrainNetwork(BaseExperiment):
         training, validation = data
         job = Job(
             spec=model,
-            settings=self.config.training,
+            settings=self.settings,
             framework=self.task.framework,
             seed=self.task.seed,
             training_files=training,
@@ -109,7 +111,14 @@ class TrainNetwork(BaseExperiment):
             threads=self.task.threads,
         )
         checkpoint = self.paths.checkpoint(self.task.run)
-        return train(job, checkpoint, on_epoch=self.log_metrics, say=lambda line: say(f"{self.task.run}: {line}"))
+        run = self.task.run
+        return train(
+            job,
+            checkpoint,
+            on_epoch=self.log_metrics,
+            say=lambda line: say(f"{run}: {line}"),
+            show=lambda line: show_progress(f"{run}: {line}"),
+        )
 
     def evaluate(self, model: Trained, data: tuple[list[Path], list[Path]]) -> dict[str, float]:
         """Write the network's files, check the ONNX file against the trainer, and sum the training up."""
@@ -134,7 +143,7 @@ class TrainNetwork(BaseExperiment):
             self.task.framework,
             self.spec,
             model.weights,
-            self.config.training,
+            self.settings,
             model.history,
             self.files_used(),
             self.task.dataset.model_dump(mode="json"),
@@ -163,8 +172,10 @@ class TrainNetwork(BaseExperiment):
         return self.config.model_dump(mode="json", exclude=set(self.task.left_out))
 
     def params(self) -> dict[str, Any]:
-        settings = self.config.training.model_dump(mode="json", exclude={"frameworks", "seeds"})
-        network = self.config.network(self.task.network).model_dump(mode="json")
+        not_used = {"huber_delta", "label_floor"} if self.spec.gives_probabilities else set()
+        settings = self.settings.model_dump(mode="json", exclude={"frameworks", "seeds"} | not_used)
+        settings["loss"] = loss_name(self.spec, self.settings)
+        network = self.config.network(self.task.network).model_dump(mode="json", exclude={"training"})
         return flatten({**self.identity(), "training": settings, "network": network})
 
     def identity(self) -> dict[str, str]:

@@ -44,13 +44,19 @@ def code_fingerprint(*modules: str) -> str:
     for module in modules:
         path = root / module
         for source in sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]:
-            tree = ast.parse(source.read_text())
-            for node in ast.walk(tree):
-                body = getattr(node, "body", None)
-                if isinstance(body, list) and body and _is_docstring(body[0]):
-                    body.pop(0)
-            digest.update(ast.dump(tree).encode())
+            digest.update(_syntax(source))
     return digest.hexdigest()[:16]
+
+
+@cache
+def _syntax(source: Path) -> bytes:
+    """The syntax tree of a file without its docstrings; cached, since several rules depend on the same modules."""
+    tree = ast.parse(source.read_text())
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and _is_docstring(body[0]):
+            body.pop(0)
+    return ast.dump(tree).encode()
 
 
 def _is_docstring(node: ast.stmt) -> bool:

@@ -4,18 +4,18 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from conftest import Workspace, clean_environment
 from lanline.sidecars import Run
+from mlflow_server import free_port, wait_until_healthy
 
 pytest.importorskip("mlflow")
 CHROMIUM = shutil.which("chromium")
@@ -27,24 +27,27 @@ SETTINGS = "mlflow_tracking: true\ntracking: {uri: 'sqlite:///elsewhere/own.db'}
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Workspace:
-    """Both trainings of config/quick.yaml, recorded in a store that only the configuration names."""
+def finished(request, tmp_path_factory) -> Workspace:
+    """Trainings in both frameworks, recorded in a store that only the configuration names: of config/quick.yaml, or,
+    to be looked at in docs/, of the default run."""
     workspace = Workspace(tmp_path_factory.mktemp("looked-at"))
     (workspace / "elsewhere").mkdir()
-    workspace.quick(overlays=(workspace.overlay("settings.yaml", SETTINGS),))
+    settings = workspace.overlay("settings.yaml", SETTINGS)
+    if request.config.getoption("--pictures"):
+        workspace.snakemake("--configfile", settings)
+    else:
+        workspace.quick(overlays=(settings,))
     return workspace
 
 
 @pytest.fixture(scope="module")
 def ui(finished) -> str:
     """Address of the pages that the command behind `make mlflow-ui` opens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "lanline.tracking", "--config", "config/config.yaml", "--config", "settings.yaml"]
+    port = free_port()
+    command = [str(Path(sys.executable).with_name("lanline")), "ui", "--port", str(port)]
     with (finished / "ui.log").open("w") as log:
         process = subprocess.Popen(
-            [*command, "ui", "--port", str(port)],
+            [*command, "--config", "config/config.yaml", "--config", "settings.yaml"],
             cwd=finished.folder,
             env=clean_environment(),
             stdout=log,
@@ -53,36 +56,36 @@ def ui(finished) -> str:
         )
     address = f"http://127.0.0.1:{port}"
     try:
-        _wait_for(address, finished / "ui.log")
+        wait_until_healthy(address, finished / "ui.log")
         yield address
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
-def _wait_for(address: str, log: Path) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        with suppress(OSError):
-            urllib.request.urlopen(f"{address}/health", timeout=2).close()
-            return
-        time.sleep(0.5)
-    pytest.fail(log.read_text())
-
-
 def trainings(workspace: Workspace) -> list[Run]:
     names = ("ddm-lan-torch-s1", "ddm-lan-jax-s1")
-    return [Run.read(workspace / f"results/quick/networks/{name}/run.json") for name in names]
+    return [Run.read(path) for name in names for path in workspace.folder.glob(f"results/*/networks/{name}/run.json")]
 
 
-def look(url: str, screenshot: Path) -> str:
-    """Open a page and wait for it; gives its DOM and saves what is seen."""
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    options += ["--window-size=1900,1100", "--virtual-time-budget=20000"]
-    for_dom = [CHROMIUM, *options, f"--user-data-dir={screenshot.with_suffix('.dom')}", "--dump-dom", url]
-    seen = [CHROMIUM, *options, f"--user-data-dir={screenshot.with_suffix('.seen')}", f"--screenshot={screenshot}", url]
-    subprocess.run(seen, check=True, capture_output=True, timeout=120)
-    return subprocess.run(for_dom, check=True, capture_output=True, text=True, timeout=120).stdout
+@pytest.fixture
+def look(request, tmp_path) -> Callable[[str, str], str]:
+    """Opens a page and waits for it; gives its DOM and saves what is seen, with --pictures in that folder."""
+    folder = Path(request.config.getoption("--pictures") or tmp_path)
+
+    def open_page(url: str, picture: str) -> str:
+        browser = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser += ["--window-size=1600,1000", "--virtual-time-budget=20000", f"--user-data-dir={tmp_path}/{picture}"]
+        seen = [*browser, "--hide-scrollbars", f"--screenshot={folder / picture}.png", url]
+        subprocess.run(seen, check=True, capture_output=True, timeout=120)
+        with Image.open(folder / f"{picture}.png") as image:
+            image.crop((0, 0, 1185, image.height)).save(folder / f"{picture}.png")  # MLflow's assistant is to the right
+        assert (folder / f"{picture}.png").stat().st_size > 20_000
+        return subprocess.run(
+            [*browser, "--dump-dom", url], check=True, capture_output=True, text=True, timeout=120
+        ).stdout
+
+    return open_page
 
 
 def test_the_pages_are_of_the_store_that_the_configuration_names(finished, ui):
@@ -97,22 +100,25 @@ def test_the_pages_are_of_the_store_that_the_configuration_names(finished, ui):
     assert not (finished / "mlflow.db").exists()
 
 
-def test_the_trainings_of_both_frameworks_are_compared(finished, ui, tmp_path):
+def test_the_trainings_are_listed_below_their_data_set(finished, ui, look):
+    torch, jax = trainings(finished)
+    dom = look(f"{ui}/#/experiments/{torch.experiment_id}/runs", "mlflow-runs")
+    for text in (torch.name, jax.name):
+        assert text in dom
+
+
+def test_the_trainings_of_both_frameworks_are_compared(finished, ui, look):
     torch, jax = trainings(finished)
     page = (
         f"{ui}/#/compare-runs?runs=[%22{torch.run_id}%22,%22{jax.run_id}%22]&experiments=[%22{torch.experiment_id}%22]"
     )
-    dom = look(page, tmp_path / "comparison.png")
+    dom = look(page, "mlflow-comparison")
     for text in ("Comparing 2 Runs", torch.name, jax.name, "evaluation.mae"):
         assert text in dom
-    assert (tmp_path / "comparison.png").stat().st_size > 20_000
 
 
-def test_a_figure_opens_among_the_artifacts(finished, ui, tmp_path):
+def test_a_training_shows_its_lineage_and_figures(finished, ui, look):
     torch, _ = trainings(finished)
     run = f"{ui}/#/experiments/{torch.experiment_id}/runs/{torch.run_id}"
-    dom = look(f"{run}/artifacts/evaluation/figures/densities.png", tmp_path / "figure.png")
-    assert "densities.png" in dom
-    assert (tmp_path / "figure.png").stat().st_size > 20_000
-    dom = look(run, tmp_path / "run.png")
-    assert torch.dataset_id in dom  # the description
+    assert "agreement.png" in look(f"{run}/artifacts/evaluation/figures/agreement.png", "mlflow-figure")
+    assert torch.dataset_id in look(run, "mlflow-run")  # the description

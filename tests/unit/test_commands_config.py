@@ -67,6 +67,12 @@ def test_the_file_that_lanfactory_ships_is_read():
     assert file().training("gpu")["batch_size"] == 50_000
 
 
+def test_a_bound_that_is_left_out_is_that_of_the_shipped_file():
+    values = {key: value for key, value in yaml.safe_load(SHIPPED).items() if key != "LABELS_LOWER_BOUND"}
+    section = check(LanfactoryFile, values, "lan.yaml").training("cpu")
+    assert section["label_floor"] == pytest.approx(np.log(1e-7))
+
+
 @pytest.mark.parametrize(
     ("network_id", "hidden", "activations"),
     [(0, [100] * 3, ["tanh"] * 3), (1, [100] * 4, ["tanh"] * 4), (2, [120, 120], ["relu", "sigmoid"])],
@@ -82,11 +88,19 @@ def test_a_network_id_outside_the_lists_is_named(network_id):
         file().network(network_id)
 
 
+def test_several_choices_have_an_output_each():
+    sizes, activations = [[10, 3]], [["tanh"]]
+    multi = file(NETWORK_TYPE="cpn", MODEL="race_3", LAYER_SIZES=sizes, ACTIVATIONS=activations).network(0)
+    assert (multi["network_type"], multi["hidden_layers"]) == ("cpn", [10])
+    with pytest.raises(UserError, match="outputs of a cpn for ddm, 1,"):
+        file(NETWORK_TYPE="cpn", LAYER_SIZES=sizes, ACTIVATIONS=activations).network(0)
+
+
 @pytest.mark.parametrize(
     ("sizes", "activations"), [([10, 10], ["tanh"]), ([10, 1], ["tanh", "tanh"]), ([10, 10, 1], ["tanh"])]
 )
 def test_lists_that_do_not_fit_are_named(sizes, activations):
-    with pytest.raises(UserError, match=r"LAYER_SIZES .* must end with the one output, 1"):
+    with pytest.raises(UserError, match=r"LAYER_SIZES .* must end with the number of outputs of a lan for ddm, 1"):
         file(LAYER_SIZES=[sizes], ACTIVATIONS=[activations]).network(0)
 
 

@@ -38,6 +38,14 @@ def complaint(**changes) -> str:
         ({"models": [{"name": "ddm", "bounds": {"a": [1, 1]}}]}, ["bounds.a", "[1.0, 1.0]"]),
         ({"networks": [{"name": "n", "hidden_layers": [9]}]}, ["networks.0", "1 hidden_layers", "3"]),
         ({"networks": [{"name": "n", "activations": ["tanh", "tanh", "tahn"]}]}, ["activations.2", "'tanh'"]),
+        ({"networks": [{"name": "n", "network_type": "cnp"}]}, ["network_type", "lan, cpn, opn, gonogo", "'cpn'"]),
+        ({"networks": [{"name": "n", "network_type": "opn"}]}, ["'n'", "ddm has no deadline", "ddm_deadline"]),
+        ({"networks": [{"name": "n", "training": {"epoch": 3}}]}, ["networks.0.training.epoch", "'epochs'"]),
+        ({"networks": [{"name": "n", "training": {"seeds": [3]}}]}, ["networks.0", "training.seeds"]),
+        (
+            {"networks": [{"name": "n", "network_type": "cpn", "training": {"loss": "mse"}}]},
+            ["networks.0", "training.loss", "cross-entropy"],
+        ),
         ({"networks": [{"name": "a-b"}]}, ["networks.0.name", "'a-b'"]),
         ({"data": {"mixture": {"density": 0.5}}}, ["data.mixture", "0.7"]),
         ({"data": {"shards": 1}}, ["data.shards", "greater than or equal to 2"]),
@@ -105,3 +113,13 @@ def test_every_key_is_explained():
         for key in getattr(lanline.config, section).model_fields:
             documented = f"| `{prefix}{key}` |" in text or f"\n## {key}\n" in text or key in ("mixture", "gate")
             assert documented, f"config/README.md does not explain {prefix}{key} of {section}"
+
+
+def test_a_network_may_be_trained_differently():
+    networks = [{"name": "lan"}, {"name": "cpn", "network_type": "cpn", "training": {"epochs": 60, "keep": "best"}}]
+    config = parse_config({**SMALL, "networks": networks, "training": {"batch_size": 77}})
+    own = config.training_of("cpn")
+    assert (own.epochs, own.keep, own.batch_size) == (60, "best", 77)
+    assert config.training_of("lan") == config.training
+    again = parse_config(config.model_dump(mode="json", exclude={"models"}) | {"models": ["ddm"]})
+    assert again.training_of("cpn") == own

@@ -7,7 +7,7 @@ from scipy import integrate, stats
 
 from lanline.config import Data
 from lanline.dataset.rows import sample_theta
-from lanline.engines import closed_form, densities, has_exact, resolve_engine, simulation
+from lanline.engines import closed_form, densities, first_passage, has_exact, resolve_engine, simulation
 from lanline.errors import UserError
 from lanline.models import get_model, model_names
 
@@ -161,6 +161,11 @@ def test_density_agrees_with_simulated_trials(target):
         same = stats.ks_2samp(rt[choice == value], drawn_rt[drawn_choice == value])
         assert same.pvalue > 1e-3
     assert (choice == 1).mean() == pytest.approx(density.choice_probability()[0, 1], abs=0.012)
+
+
+def test_the_legacy_ddm_has_half_the_width():
+    assert chi_squared_per_bin(get_model("ddm_legacy"), [1.0, 2.0, 0.4, 0.3], "euler", 1e-3, 40_000) < 1.6
+    assert not first_passage.covers(get_model("ddm_legacy"))
 
 
 def test_targets_differ_as_the_shift_of_the_bounds_says():

@@ -7,7 +7,7 @@ from scipy import integrate, stats
 
 from lanline.config import Data
 from lanline.dataset.rows import sample_theta
-from lanline.engines import densities, has_exact, resolve_engine
+from lanline.engines import densities, has_exact, resolve_engine, simulation
 from lanline.models import get_model
 
 NAMES = [
@@ -127,6 +127,15 @@ def test_start_points_above_the_bound_are_omissions(name):
     density = densities(model, np.array([theta]), Data(max_t=1000.0), np.random.default_rng(0))
     # All three start below the bound with the probability (b / A)^3; then somebody finishes.
     assert density.omission_probability()[0] == pytest.approx(1 - 0.75**3, abs=1e-4)
+
+
+@pytest.mark.parametrize("target", ["continuous", "euler"])
+def test_simulated_start_points_above_the_bound_are_omissions_too(target):
+    model, theta = get_model("racing_diffusion_3"), np.array([[1.5, 1.0, 0.5, 0.8, 0.6, 0.1]])
+    rt, _ = simulation.simulate(model, theta, np.array([20.0]), target, 1e-3, 10_000, seed=3)
+    exact = densities(model, theta, Data(target=target), np.random.default_rng(0)).omission_probability()[0]
+    # The simulator cannot tell them from those that arrive in the first step.
+    assert exact - 0.02 < np.isnan(rt).mean() < exact + 0.08
 
 
 def test_races_without_steps_have_the_same_density_for_both_targets():

@@ -8,10 +8,12 @@ from scipy import stats
 from lanline.config import Data
 from lanline.dataset.rows import sample_theta
 from lanline.engines import closed_form, densities, resolve_engine
-from lanline.models import get_model
+from lanline.models import get_model, model_names
 
 NAMES = ["ddm_st", "full_ddm", "full_ddm2", "full_ddm_rv"]
 ONSETS = 2000
+# ddm_normal_st is registered from ssm-simulators 0.13 on.
+SMOOTH = sorted({"ddm_normal_st", "ddm_rayleight", "ddm_truncnormt"} & set(model_names()))
 
 
 def reference(model, theta, rt, choice):
@@ -98,3 +100,55 @@ def test_a_deadline_among_the_onsets():
     free = densities(get_model("ddm_st"), theta[:, :5], Data(), np.random.default_rng(0))
     assert late[0] == pytest.approx((free.sample(20_000, np.random.default_rng(2))[0][0] > 0.45).mean(), abs=0.02)
     assert late[1] == 1.0
+
+
+def law_of(model, values):
+    """The non-decision time as scipy has it."""
+    if "mt" in values:
+        return stats.truncnorm(-values["mt"] / values["st"], np.inf, values["mt"], values["st"])
+    return stats.norm(values["t"], values["st"]) if "t" in values else stats.rayleigh(0, values["st"])
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_smooth_non_decision_times_are_convolved(name):
+    model = get_model(name)
+    theta = sample_theta(model, 10, np.random.default_rng(1))
+    density = densities(model, theta, Data(), np.random.default_rng(0))
+    rt, choice = density.sample(5, np.random.default_rng(2))
+    grid = (np.arange(20_000) + 0.5) / 20_000
+    for b, row in enumerate(theta):
+        values = dict(zip(model.params, row, strict=True))
+        law = law_of(model, values)
+        onset = law.ppf(1e-15) + (law.isf(1e-15) - law.ppf(1e-15)) * grid
+        plain = np.array([[values["v"], values["a"], values["z"], 0.0]])
+        ddm = closed_form.densities(get_model("ddm"), plain, np.full(1, 100.0), 0.0)
+        for i in range(5):
+            f = np.exp(ddm.log_density((rt[b, i] - onset)[None], np.full((1, len(onset)), choice[b, i])))[0]
+            expected = np.log(np.sum(f * law.pdf(onset)) * (onset[1] - onset[0]))
+            assert density.log_density(rt, choice)[b, i] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("target", ["continuous", "euler"])
+@pytest.mark.parametrize("name", SMOOTH)
+def test_smooth_non_decision_times_agree_with_simulated_trials(name, target):
+    theta = {"ddm_truncnormt": [1.0, 1.2, 0.4, 0.2, 0.15], "ddm_rayleight": [-1.0, 0.8, 0.6, 0.3]}
+    theta["ddm_normal_st"] = [1.0, 0.5, 0.5, 0.25, 0.15]
+    assert chi_squared_per_bin(get_model(name), theta[name], target, 1e-3, 20_000) < 1.6
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_probabilities_with_smooth_non_decision_times(name):
+    model = get_model(name + "_deadline")
+    theta = sample_theta(get_model(name), 8, np.random.default_rng(3))
+    theta = np.column_stack([theta, np.linspace(0.3, 2.0, 8)])
+    density = densities(model, theta, Data(), np.random.default_rng(0))
+    rt = np.tile(np.linspace(0, 2, 8001)[1:], (8, 1))
+    for c, value in enumerate(model.choices):
+        f = np.exp(density.log_density(rt, np.full(rt.shape, float(value))))
+        expected = (f.sum(axis=1) - 0.5 * f[:, -1]) * rt[0, 0]
+        assert expected == pytest.approx(density.choice_probability()[:, c], abs=2e-3)
+    drawn, _ = density.sample(1000, np.random.default_rng(4))
+    drawn = drawn[~np.isnan(drawn).any(axis=1)]
+    assert len(drawn) >= 4
+    assert (drawn > 0).all()
+    assert (drawn.max(axis=1) < 2.0).all()

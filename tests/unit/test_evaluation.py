@@ -12,11 +12,13 @@ from scipy import stats
 from lanline import engines
 from lanline.config import Data, Evaluation, Gate, Network
 from lanline.errors import UserError
+from lanline.evaluation.error_map import error_figure, likelihood_errors
 from lanline.evaluation.exported import open_network
-from lanline.evaluation.figures import Curve, density_figure, error_figure, training_figure, write_figure
+from lanline.evaluation.figures import Curve, density_figure, training_figure
 from lanline.evaluation.gate import check_gate, evaluation_record
 from lanline.evaluation.metrics import input_rows, judge
 from lanline.evaluation.reference import make_reference
+from lanline.evaluation.style import write_figure
 from lanline.evaluation.summary import as_json, as_markdown, as_text, read_summaries
 from lanline.files import write_json
 from lanline.models import get_model
@@ -250,7 +252,7 @@ def test_figures_are_written(reference, tmp_path):
     curves = [Curve("torch", [{"epoch": 1, **epoch}, {"epoch": 2, **epoch}]), Curve("jax", [{"epoch": 1, **epoch}])]
     figures = {
         "density.png": density_figure(judged, "ddm-lan-torch-s1"),
-        "error.svg": error_figure(judged, "ddm-lan-torch-s1"),
+        "error.svg": error_figure(likelihood_errors(judged, "ddm-lan-torch-s1")),
         "training.png": training_figure(curves, "ddm-lan"),
     }
     for name, figure in figures.items():
@@ -268,7 +270,10 @@ def test_figures_of_many_choices_and_few_thetas(tmp_path):
     settings = SETTINGS.model_copy(update={"trials": 60, "mass_thetas": 2})
     reference = make_reference(model, Data(n_trajectories=300), settings)
     judged = judge(lambda rows: np.full(len(rows), -3.0), reference)
-    for name, figure in (("density.png", density_figure(judged, "x")), ("error.png", error_figure(judged, "x"))):
+    for name, figure in (
+        ("density.png", density_figure(judged, "x")),
+        ("error.png", error_figure(likelihood_errors(judged, "x"))),
+    ):
         write_figure(figure, tmp_path / name)
         assert (tmp_path / name).stat().st_size > 10_000
 

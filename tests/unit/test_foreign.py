@@ -147,6 +147,16 @@ def test_a_pickle_becomes_a_shard_once(tmp_path):
     assert len(read_shard(as_shard(source, tmp_path / "shards", "lan", PARAMS), ["lan_labels"])["lan_labels"]) == 8
 
 
+@pytest.mark.parametrize("choices", [1, 3])
+def test_probabilities_of_a_pickle_become_a_shard(tmp_path, choices):
+    """As ssm-simulators has them: (n, 1) for two choices, (n, C) for more."""
+    labels = np.full((6, choices), 0.25)
+    source = write(tmp_path / "x.pickle", content(cpn_data=np.ones((6, 4)), cpn_labels=labels))
+    rows = read_shard(as_shard(source, tmp_path / "shards", "cpn", PARAMS), ["cpn_data", "cpn_labels"])
+    assert rows["cpn_data"].shape == (6, 4)
+    assert rows["cpn_labels"].shape == ((6,) if choices == 1 else (6, 3))
+
+
 def test_a_shard_is_used_as_it_is(tmp_path):
     assert as_shard(tmp_path / "a.safetensors", tmp_path, "lan", PARAMS) == tmp_path / "a.safetensors"
 

@@ -66,6 +66,21 @@ def test_jax_mlp_gives_the_same_numbers(tmp_path):
     np.testing.assert_allclose(np.asarray(predict(rows))[:, 0], expected, atol=1e-6)
 
 
+@pytest.mark.slow
+def test_torch_mlp_gives_the_log_probability_of_the_upper_choice(tmp_path):
+    torch_mlp = pytest.importorskip("lanfactory.trainers.torch_mlp")
+    files, rows, logits = write(tmp_path, "torch", network_type="cpn")
+    state, config = (str(next(path for path in files if end in path.name)) for end in ("state_dict", "network_config"))
+    loaded = torch_mlp.LoadTorchMLPInfer(state, config, input_dim=rows.shape[1], network_type="cpn")
+    np.testing.assert_allclose(loaded.predict_on_batch(rows)[:, 0], -np.logaddexp(0, -logits), atol=1e-6)
+
+
+def test_a_network_with_several_outputs_gives_no_files(tmp_path):
+    spec = make_spec(Network(name="n", network_type="cpn"), get_model("race_3"))
+    arguments = (spec, initial_weights(spec, 1), Training(), HISTORY, FILES, {})
+    assert write_lanfactory_files(tmp_path, "r1", "torch", *arguments) == []
+
+
 def test_flax_bytes_are_those_of_flax():
     serialization = pytest.importorskip("flax.serialization")
     spec, weights = network()

@@ -8,6 +8,7 @@ import pytest
 
 from lanline.config import Activation, Network
 from lanline.models import get_model
+from lanline.networks.heads import exported_values
 from lanline.networks.initial import initial_weights
 from lanline.networks.onnx_export import ParityError, check_parity, run_onnx, write_onnx
 from lanline.networks.specification import forward, make_spec
@@ -37,6 +38,8 @@ def test_the_file_keeps_the_single_trial_contract(tmp_path):
         "params": "v,a,z,t",
         "inputs": "v,a,z,t,rt,choice",
         "network_type": "lan",
+        "choices": "-1,1",
+        "output": "log p(rt, choice | params)",
         "run_id": "abc",
     }
 
@@ -47,6 +50,45 @@ def test_the_file_computes_what_the_network_computes(tmp_path, activation):
     write_onnx(tmp_path / "n.onnx", spec, weights, {})
     np.testing.assert_allclose(run_onnx(tmp_path / "n.onnx", X), forward(spec, weights, X), atol=1e-5)
     assert check_parity(tmp_path / "n.onnx", lambda x: forward(spec, weights, x), X) < 1e-5
+
+
+PROBABILITIES = [("ddm", "cpn"), ("race_3", "cpn"), ("lba2", "cpn"), ("ddm_deadline", "opn"), ("angle", "gonogo")]
+
+
+@pytest.mark.parametrize(("model", "network_type"), PROBABILITIES)
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_probability_networks_give_log_probabilities_for_raw_inputs(tmp_path, model, network_type, scale):
+    """Also where the logits reach hundreds: no -inf, no nan."""
+    description = Network(name="n", network_type=network_type, hidden_layers=[16], activations=["tanh"])
+    spec = make_spec(description, get_model(model))
+    weights = initial_weights(spec, 1)
+    weights["layer_1.weight"] *= scale
+    write_onnx(tmp_path / "n.onnx", spec, weights, {})
+    graph = onnx.load(tmp_path / "n.onnx").graph
+    params = get_model(model).params
+    assert [dim.dim_value for dim in graph.input[0].type.tensor_type.shape.dim] == [1, len(spec.exported_inputs)]
+    assert spec.exported_inputs == ((*params, "choice") if network_type == "cpn" else params)
+    assert "LogSoftmax" not in {node.op_type for node in graph.node}  # -inf from -88 on in HSSM's runtime
+    x = np.random.default_rng(1).normal(size=(100, len(params))).astype(np.float32)
+    outputs = forward(spec, weights, x.astype(np.float64))
+    totals = np.zeros(100)
+    for choice in spec.choices if network_type == "cpn" else (0,):
+        asked = np.full(100, choice)
+        expected = exported_values(spec, outputs, asked)
+        inputs = np.column_stack([x, asked]).astype(np.float32)[:, : len(spec.exported_inputs)]
+        actual = run_onnx(tmp_path / "n.onnx", inputs)
+        assert np.isfinite(actual).all()
+        np.testing.assert_allclose(actual, expected, atol=1e-6 * max(10, np.abs(outputs).max()))
+        totals += np.exp(actual)
+    if network_type == "cpn":
+        np.testing.assert_allclose(totals, 1, atol=1e-5)
+    assert (np.abs(outputs).max() > 200) == (scale > 1)
+
+
+def test_a_choice_that_the_model_does_not_have_is_impossible(tmp_path):
+    spec = make_spec(Network(name="n", network_type="cpn"), get_model("ddm"))
+    write_onnx(tmp_path / "n.onnx", spec, initial_weights(spec, 1), {})
+    assert run_onnx(tmp_path / "n.onnx", np.array([[0.5, 1.5, 0.5, 0.3, 0.0]]))[()] < -1e5
 
 
 @pytest.mark.parametrize("wrong", [2e-4, np.nan])

@@ -5,9 +5,9 @@ import sys
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
-from lanline.dataset.shards import read_origin, read_shard, write_shard
+from lanline.dataset.shards import read_origin, read_shard, stream_shard, write_shard
 from lanline.errors import UserError
 
 ARRAYS = {
@@ -35,6 +35,29 @@ def test_the_bytes_are_the_same_in_every_process(tmp_path):
     for index in range(6):
         subprocess.run([sys.executable, "-c", code, tmp_path / f"{index}.safetensors"], check=True)
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
+def test_blocks_make_the_same_file_as_whole_arrays(tmp_path):
+    whole, streamed = tmp_path / "whole.safetensors", tmp_path / "streamed.safetensors"
+    rng = np.random.default_rng(1)
+    arrays = {"lan_data": rng.normal(size=(10, 6)), "lan_labels": rng.normal(size=10), "cpn_data": np.ones((5, 4))}
+    arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
+    shapes = {name: array.shape for name, array in arrays.items()}
+    parts = {name: np.split(array, 5) for name, array in arrays.items()}
+    write_shard(whole, arrays, ORIGIN)
+    stream_shard(streamed, shapes, ({name: parts[name][i] for name in parts} for i in range(5)), ORIGIN)
+    assert streamed.read_bytes() == whole.read_bytes()
+    for name, array in load_file(streamed).items():  # as the library reads it
+        np.testing.assert_array_equal(array, arrays[name])
+
+
+def test_blocks_that_do_not_fill_the_arrays_leave_no_file(tmp_path):
+    path = tmp_path / "shard.safetensors"
+    shapes = {name: array.shape for name, array in ARRAYS.items()}
+    for blocks in ([], [ARRAYS, ARRAYS], [{"lan_data": ARRAYS["lan_data"]}]):
+        with pytest.raises(ValueError, match="the blocks end at"):
+            stream_shard(path, shapes, blocks, ORIGIN)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_array_is_named(tmp_path):

@@ -33,13 +33,6 @@ from lanline.tracking.store import Store, StoreUnavailable, connect, open_experi
 pytest.importorskip("mlflow")
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("store")
-    connect(resolve_store(f"sqlite:///{folder}/mlflow.db"))
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
 def store(tmp_path, empty_database) -> Store:
     shutil.copy(empty_database, tmp_path / "mlflow.db")
@@ -326,7 +319,7 @@ def test_lineage_from_a_training_to_its_data(tmp_path, store):
         log_training_data(training, dataset)
     assert lineage_links(dataset) == {}
     tracked = connect(store).get_run(training.run_id)
-    assert tracked.data.tags["data_generation_run_id"] == data.run_id
+    assert tracked.data.tags["data_generation_run_id"] == tracked.data.tags["mlflow.parentRunId"] == data.run_id
     assert tracked.data.tags["data_generation_experiment_id"] == data.experiment_id
     assert tracked.inputs.dataset_inputs[0].dataset.digest == "d" * 16
     # What MLflow holds counts, not the local copy.

@@ -6,8 +6,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,57 +15,16 @@ from lanline.tracking.mirror import is_complete
 from lanline.tracking.run import open_run
 from lanline.tracking.spool import sync
 from lanline.tracking.store import Store, StoreUnavailable, connect, resolve_store
+from mlflow_server import PASSWORD, MlflowServer
 
 pytest.importorskip("mlflow")
 pytestmark = pytest.mark.slow
-PASSWORD = "s3cretWord"
-
-
-class Server:
-    """`mlflow server` on a free port of loopback, which can be killed and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.process: subprocess.Popen | None = None
-
-    @property
-    def uri(self) -> str:
-        return f"http://ann:{PASSWORD}@127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        options = {
-            "--host": "127.0.0.1",
-            "--port": str(self.port),
-            "--workers": "1",
-            "--backend-store-uri": f"sqlite:///{self.folder}/server.db",
-            "--artifacts-destination": f"{self.folder}/artifacts",
-        }
-        command = [sys.executable, "-m", "mlflow", "server", *(word for pair in options.items() for word in pair)]
-        log = (self.folder / "server.log").open("a")
-        self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            with suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=2).close()
-                return
-            time.sleep(0.3)
-        pytest.fail((self.folder / "server.log").read_text())
-
-    def kill(self) -> None:
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("server"))
-    yield server
-    server.kill()
+    with MlflowServer(tmp_path_factory.mktemp("server")) as server:
+        yield server
 
 
 @pytest.fixture
@@ -161,14 +118,20 @@ def test_down_at_the_start_and_replayed_later(tmp_path, server, store):
     assert PASSWORD.encode() not in (server.folder / "server.db").read_bytes()
 
 
-def test_a_server_that_dies_in_the_middle_and_comes_back(tmp_path, server, store):
+def training_in_progress(folder: Path, server: MlflowServer, store: Store) -> tuple[subprocess.Popen, Path]:
+    """A training, and its journal, which the server has in part."""
     if server.process is None:
         server.start()
-    child = start_training(tmp_path, store)
-    [journal] = journals(tmp_path)
+    child = start_training(folder, store)
+    [journal] = journals(folder)
     deadline = time.monotonic() + 20
     while not is_complete(journal) and time.monotonic() < deadline:
         time.sleep(0.1)
+    return child, journal
+
+
+def test_a_server_that_dies_in_the_middle_and_comes_back(tmp_path, server, store):
+    child, journal = training_in_progress(tmp_path, server, store)
     server.kill()
     time.sleep(4)
     server.start()
@@ -180,13 +143,7 @@ def test_a_server_that_dies_in_the_middle_and_comes_back(tmp_path, server, store
 
 
 def test_a_server_that_dies_and_a_mirror_that_is_killed(tmp_path, server, store):
-    if server.process is None:
-        server.start()
-    child = start_training(tmp_path, store)
-    [journal] = journals(tmp_path)
-    deadline = time.monotonic() + 20
-    while not is_complete(journal) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    child, journal = training_in_progress(tmp_path, server, store)
     for pid in Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split():
         os.kill(int(pid), signal.SIGKILL)
     server.kill()

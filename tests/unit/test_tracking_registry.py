@@ -1,11 +1,12 @@
-"""The model registry on a real SQLite store: from the journal, once, and in order."""
+"""The model registry on a real SQLite store and a real server: from the journal, once, and in order."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from lanline.commands.main import main
 from lanline.errors import UserError
-from lanline.tracking.__main__ import main as command
 from lanline.tracking.amend import amend_run
 from lanline.tracking.journal import journals
 from lanline.tracking.mirror import position_file, read_position
@@ -13,20 +14,27 @@ from lanline.tracking.registry import promote
 from lanline.tracking.run import open_run
 from lanline.tracking.spool import sync
 from lanline.tracking.store import Store, connect, resolve_store
+from mlflow_server import MlflowServer
 
 pytest.importorskip("mlflow")
 NAME = "ddm-lan"
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory) -> Store:
-    return resolve_store(f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db")
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("server", marks=pytest.mark.slow)])
+def store(request, tmp_path_factory) -> Iterator[Store]:
+    folder = tmp_path_factory.mktemp("store")
+    if request.param == "sqlite":
+        yield resolve_store(f"sqlite:///{folder}/mlflow.db")
+    else:
+        with MlflowServer(folder) as server:
+            server.start()
+            yield resolve_store(server.uri)
 
 
 @pytest.fixture
 def name(request) -> str:
     """A network's name that no other test uses."""
-    return f"{NAME}-{request.node.name}"
+    return f"{NAME}-{request.node.originalname}"
 
 
 def train(folder: Path, store: Store, name: str) -> Path:
@@ -89,7 +97,7 @@ def test_promote_moves_production(tmp_path, store, name, capsys):
     for folder in ("a", "b"):
         train(tmp_path / folder, store, name)
     assert promote(store, name, 1).before is None
-    command(["--uri", store.uri, "promote", name])
+    main(["promote", name, "--uri", store.uri], standalone_mode=False)
     assert capsys.readouterr().out == f"models:/{name}@production is version 2 (before: version 1)\n"
     assert aliases(store, name) == {"candidate": 2, "production": 2}
     with pytest.raises(UserError, match=r"no version 7 in .* only 1, 2"):

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from lanline.commands.main import main
 from lanline.errors import UserError
-from lanline.tracking.__main__ import main
 from lanline.tracking.amend import amend_run
 from lanline.tracking.lineage import INVENTORY, read_inventory, record_dataset
 from lanline.tracking.prune import parse_age, prune, select
@@ -21,13 +21,6 @@ from lanline.tracking.store import Store, connect, resolve_store
 from lanline.tracking.transfer import export_run, import_archive
 
 pytest.importorskip("mlflow")
-
-
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("store")
-    connect(resolve_store(f"sqlite:///{folder}/mlflow.db"))
-    return folder / "mlflow.db"
 
 
 @pytest.fixture
@@ -177,7 +170,7 @@ def digest_of_tree(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_a_file_store_is_brought_into_sqlite(tmp_path, monkeypatch):
+def test_a_file_store_is_brought_into_sqlite(tmp_path, monkeypatch, capsys):
     environment = {**os.environ, "MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_DISABLE_TELEMETRY": "true"}
     old = tmp_path / "old"
     old.mkdir()
@@ -187,10 +180,11 @@ def test_a_file_store_is_brought_into_sqlite(tmp_path, monkeypatch):
     before = digest_of_tree(source)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    main(["migrate", "mlruns"])
+    main(["migrate", "mlruns"], standalone_mode=False)
     assert digest_of_tree(source) == before
-    with pytest.raises(UserError, match="has runs already"):
+    with pytest.raises(SystemExit):
         main(["migrate", "mlruns"])
+    assert "has runs already" in capsys.readouterr().err
     # The old folder does not get in the way of new runs, though MLflow would take it for its store.
     with open_run(tmp_path / "r", "new", "new work", store=resolve_store()) as new:
         new.log_artifact(tmp_path / "mlruns" / "0" / "meta.yaml")
@@ -208,9 +202,10 @@ def test_a_file_store_is_brought_into_sqlite(tmp_path, monkeypatch):
     assert Path(path).read_text() == "weights of a"
 
 
-def test_what_is_no_file_store(tmp_path):
-    with pytest.raises(UserError, match="not a file store"):
-        main(["--uri", f"sqlite:///{tmp_path}/x.db", "migrate", str(tmp_path)])
+def test_what_is_no_file_store(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["migrate", str(tmp_path), "--uri", f"sqlite:///{tmp_path}/x.db"])
+    assert "not a file store" in capsys.readouterr().err
 
 
 # --- pruning, later results --------------------------------------------------------------------------------------
@@ -248,8 +243,10 @@ def test_later_results_go_to_the_same_run(tmp_path, new_store):
 
 def test_sync_and_running_from_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    main(["sync"])
-    main(["running"])
-    with open_run(Path("reports/x"), "n", "e"), pytest.raises(UserError, match="going on"):
+    main(["sync"], standalone_mode=False)
+    main(["running"], standalone_mode=False)
+    with open_run(Path("reports/x"), "n", "e"), pytest.raises(SystemExit):
         main(["running"])
-    assert "has everything" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "has everything" in printed.out
+    assert "going on" in printed.err

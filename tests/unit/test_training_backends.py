@@ -14,6 +14,7 @@ from lanline.models import get_model
 from lanline.networks.initial import initial_weights
 from lanline.networks.specification import forward, make_spec
 from lanline.training.backend import flatten, start_backend, unflatten
+from lanline.training.losses import loss_and_error
 from lanline.training.schedule import Schedule
 
 FRAMEWORKS = ["torch", "jax"]
@@ -94,6 +95,75 @@ def test_both_frameworks_make_the_same_steps_with_every_activation(activation):
     settings = Training(batch_size=200)
     ours = [start(name, settings, activation).run_block(batches(), rates(settings)) for name in FRAMEWORKS]
     np.testing.assert_allclose(ours[0], ours[1], rtol=1e-4)
+
+
+def probability_spec(model):
+    network = Network(name="cpn", network_type="cpn", hidden_layers=[32, 24], activations=["tanh"] * 2)
+    return make_spec(network, get_model(model))
+
+
+def probability_batches(spec):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(STEPS, 200, len(spec.inputs))).astype(np.float32)
+    logits = np.stack([3 * np.sin(x[..., i]) for i in range(len(spec.choices))], axis=-1)
+    y = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    return np.concatenate([x, y if spec.layers[-1] > 1 else y[..., 1:]], axis=-1).astype(np.float32)
+
+
+def cross_entropies_of_torch_itself(spec, settings, block):
+    layers = []
+    weights = initial_weights(spec, 1)
+    for i, (n_out, n_in) in enumerate(spec.shapes):
+        layer = torch.nn.Linear(n_in, n_out)
+        layer.weight.data = torch.from_numpy(weights[f"layer_{i}.weight"].copy())
+        layer.bias.data = torch.from_numpy(weights[f"layer_{i}.bias"].copy())
+        layers += [layer, torch.nn.Tanh()]
+    network = torch.nn.Sequential(*layers[:-1])
+    optimizer = torch.optim.Adam(network.parameters(), lr=1.0)
+    losses = []
+    for batch, rate in zip(torch.from_numpy(block), rates(settings), strict=True):
+        x, y = batch[:, : len(spec.inputs)], batch[:, len(spec.inputs) :]
+        if y.shape[1] == 1:
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(network(x), y)
+        else:
+            loss = torch.nn.functional.cross_entropy(network(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.param_groups[0]["lr"] = float(rate)
+        optimizer.step()
+        losses.append(loss.item())
+    return np.array(losses)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("model", ["ddm", "race_3"])
+def test_probability_networks_make_the_steps_of_torch_with_the_cross_entropy(framework, model):
+    spec, settings = probability_spec(model), Training(batch_size=200)
+    block = probability_batches(spec)
+    backend = start_backend(framework, spec, settings, initial_weights(spec, 1), threads=2)
+    losses = backend.run_block(block, rates(settings))
+    np.testing.assert_allclose(losses, cross_entropies_of_torch_itself(spec, settings, block), rtol=1e-4)
+    x, y = block[0, :, : len(spec.inputs)], block[0, :, len(spec.inputs) :]
+    outputs = backend.predict(x)
+    assert outputs.shape == ((200,) if model == "ddm" else (200, 3))
+    np.testing.assert_allclose(outputs, forward(spec, unflatten(spec, backend.state()["parameters"]), x), atol=1e-4)
+    assert loss_and_error(spec, settings, outputs, y)[0].mean() < losses[0]
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("model", ["ddm", "race_3"])
+def test_large_logits_have_finite_losses_and_gradients(framework, model):
+    spec, settings = probability_spec(model), Training(batch_size=200)
+    weights = initial_weights(spec, 1)
+    weights["layer_2.weight"] *= 2000
+    block = probability_batches(spec)[:1]
+    backend = start_backend(framework, spec, settings, weights, threads=1)
+    outputs = backend.predict(block[0, :, : len(spec.inputs)])
+    assert np.abs(outputs).max() > 100
+    expected = loss_and_error(spec, settings, outputs, block[0, :, len(spec.inputs) :])[0].mean()
+    losses = backend.run_block(block, np.array([1e-3], np.float32))
+    assert losses[0] == pytest.approx(expected, rel=1e-4)
+    assert np.isfinite(backend.state()["parameters"]).all()
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

@@ -4,11 +4,12 @@ import os
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from lanline.config import parse_config
 from lanline.dataset.generate import generate_shard
 from lanline.dataset.inventory import Inventory, build_inventory
-from lanline.dataset.shards import read_origin, read_shard, write_shard
 from lanline.dataset.validation import validate_dataset
 from lanline.errors import UserError
 from lanline.paths import shard_label
@@ -38,10 +39,10 @@ def problems(folder, inventory) -> dict[str, set[str]]:
 def rewrite(folder, inventory, change) -> Inventory:
     """Change the arrays of the first shard and track the change: only its content can give it away."""
     path = folder / inventory.files[0].file
-    arrays = {name: array.copy() for name, array in read_shard(path, ["lan_data", "lan_labels"]).items()}
-    origin = read_origin(path)
+    with safe_open(path, "numpy") as file:
+        arrays, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
     change(arrays)
-    write_shard(path, arrays, origin)
+    save_file(arrays, path, metadata)
     return retrack(folder, inventory)
 
 
@@ -115,6 +116,11 @@ def doubles(arrays):
         (set_value("lan_data", (7, -1), 0.0), "choice"),
         (set_value("lan_labels", slice(None), 0.0), "labels"),
         (set_value("lan_data", (2, -2), 1.234), "rows"),
+        (set_value("cpn_labels", 4, np.nan), "not finite"),
+        (set_value("cpn_labels", 4, -0.1), "probability"),
+        (set_value("gonogo_labels", slice(None), 0.5), "labels"),
+        (set_value("cpn_data", (7, 0), 3.5), "bounds"),
+        (lambda arrays: arrays.pop("gonogo_labels"), "shape"),
         (narrower, "shape"),
         (doubles, "dtype"),
     ],

@@ -2,12 +2,13 @@
 
 import json
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
 
 from conftest import Workspace
-from lanline.commands.lineage import main as lineage_command
+from lanline.commands.main import main
 from lanline.errors import UserError
 from lanline.files import sha256_file, write_json
 from lanline.provenance import trace
@@ -59,6 +60,8 @@ def assert_whole(lineage, folder: Path) -> None:
         path.name: sha256_file(path) for path in data.glob("*.safetensors")
     }
     assert {shard.facts["seed"] for shard in nodes["shard"]} == {42}
+    assert {shard.facts["engine"] for shard in nodes["shard"]} == {"closed_form"}
+    assert {shard.facts["host"] for shard in nodes["shard"]} == {socket.gethostname()}
     assert sorted(shard.facts["used_for"] for shard in nodes["shard"]) == ["training", "training", "validation"]
     assert (
         nodes["data set"][0].facts["dataset_id"] == Dataset.read(folder / "results/quick/ddm/dataset.json").dataset_id
@@ -161,7 +164,7 @@ def test_verify_names_what_changed(run, no_store, capsys):
     content["files"][0]["seed"] = 43
     write_json(inventory, content)
     with pytest.raises(SystemExit) as exit_code:
-        lineage_command([NETWORK, "--verify", "--json"])
+        main(["lineage", NETWORK, "--verify", "--json"])
     assert exit_code.value.code == 1
     problems = json.loads(capsys.readouterr().out)["problems"]
     assert len(problems) == 5
@@ -173,7 +176,7 @@ def test_verify_names_what_changed(run, no_store, capsys):
 
 
 def test_what_is_printed(run, no_store, capsys):
-    lineage_command([NETWORK, "--verify"])
+    main(["lineage", NETWORK, "--verify"], standalone_mode=False)
     printed = capsys.readouterr().out
     for part in ("network ddm-lan-torch-s1", "├─ training run", "└─ shard shard-00002", "seed 42", "mae "):
         assert part in printed

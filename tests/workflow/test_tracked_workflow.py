@@ -51,6 +51,7 @@ def test_the_training_has_a_run_that_leads_back_to_its_data(tracked):
     assert client.get_experiment(run.info.experiment_id).name == "ddm-training"
     assert run.data.tags["data_generation_experiment_id"] == dataset.experiment_id
     assert run.data.tags["data_generation_run_id"] == dataset.run_id
+    assert run.data.tags["mlflow.parentRunId"] == dataset.run_id
     assert run.data.tags["dataset_id"] == dataset.dataset_id
     assert run.inputs.dataset_inputs[0].dataset.digest == dataset.dataset_id
     assert [metric.step for metric in client.get_metric_history(sidecar.run_id, "validation_loss")][:2] == [1, 2]
@@ -59,7 +60,7 @@ def test_the_training_has_a_run_that_leads_back_to_its_data(tracked):
     names = {artifact.path for artifact in client.list_artifacts(sidecar.run_id, "network")}
     assert "network/model.onnx" in names
     figures = {artifact.path for artifact in client.list_artifacts(sidecar.run_id, "evaluation/figures")}
-    assert "evaluation/figures/densities.png" in figures
+    assert "evaluation/figures/agreement.png" in figures
 
 
 def test_ids_travel_in_sidecars(tracked):

@@ -110,6 +110,24 @@ def test_shards_are_the_same_bytes_on_one_core(finished_quick_run, workspace):
     assert hashes(workspace) == hashes(finished_quick_run)
 
 
+def test_shards_are_the_same_bytes_in_jobs_of_any_size(workspace):
+    small = "data: {shards: 10, thetas_per_shard: 20, rows_per_theta: 5"
+    one, ten = (
+        workspace.overlay("one.yaml", small + "}"),
+        workspace.overlay("ten.yaml", small + ", shards_per_job: 10}"),
+    )
+    workspace.quick("record_lineage", overlays=(ten,))
+    together = hashes(workspace)
+    assert len(together) == 10
+    assert "Nothing to be done" in workspace.quick("record_lineage", overlays=(one,))
+    assert not (workspace / "results/quick/ddm/unfinished").exists()
+    folder = workspace / "results/quick/ddm/data"
+    (folder / "shard-00004.safetensors").unlink()
+    assert planned(workspace.quick("-n", "generate_shard", overlays=(one,)))["generate_shard"] == 1
+    workspace.quick("generate_shard", overlays=(one,))
+    assert hashes(workspace) == together
+
+
 def test_another_seed_makes_other_data_and_leaves_other_networks_alone(quick_run):
     other = quick_run.overlay("other.yaml", "training: {seeds: [1, 2]}")
     jobs = planned(quick_run.quick("-n", overlays=(other,)))
@@ -175,3 +193,26 @@ def test_the_html_report_holds_figures_with_captions(quick_run):
     html = (quick_run / "report.html").read_text()
     for figure in ("densities", "errors", "training-ddm-lan"):
         assert figure in html
+
+
+def test_networks_that_give_probabilities_go_through_the_workflow(workspace):
+    """With training keys of their own, on the shards of one model with a deadline."""
+    small = "hidden_layers: [16], activations: [tanh]"
+    overlay = workspace.overlay(
+        "probabilities.yaml",
+        "name: probabilities\nmodels: [ddm_deadline]\ntraining: {frameworks: [torch]}\nnetworks:\n"
+        f"  - {{name: cpn, network_type: cpn, training: {{epochs: 20, batch_size: 50}}, {small}}}\n"
+        f"  - {{name: opn, network_type: opn, training: {{epochs: 30, batch_size: 50}}, {small}}}\n",
+    )
+    workspace.quick(overlays=(overlay,))
+    for network, epochs in (("cpn", 20), ("opn", 30)):
+        name = f"ddm_deadline-{network}-torch-s1"
+        assert Run.read(workspace / f"results/probabilities/networks/{name}/run.json").network_type == network
+        report = workspace / f"reports/probabilities/{name}"
+        assert json.loads((report / "training/metrics.json").read_text())["epochs"] == epochs
+        metrics = json.loads((report / "evaluation/metrics.json").read_text())
+        assert metrics["reference"] == "exact"
+        assert metrics["probability_mae"] < 0.2  # 400 thetas for a quick look; an untrained network has 0.4
+        assert {path.name for path in (report / "evaluation/figures").iterdir()} == {"agreement.png", "errors.png"}
+    summary = (workspace / "reports/probabilities/summary.md").read_text()
+    assert "ddm_deadline-opn-torch-s1" in summary

@@ -13,8 +13,10 @@ from pydantic import Field, ValidationError, field_validator
 
 from lanline.config import Count, NetworkType, Positive, Section
 from lanline.errors import UserError, did_you_mean
+from lanline.models import get_model
+from lanline.networks.specification import n_outputs
 
-# LANfactory's losses for a network that gives log-likelihoods: torch.nn.functional.huber_loss with its own delta.
+# LANfactory's loss for a network that gives log-likelihoods: torch.nn.functional.huber_loss with its own delta.
 HUBER_DELTA = 1.0
 _LOG = re.compile(r"(?:np|numpy|math)\.log\(\s*([-+0-9.eE]+)\s*\)")
 
@@ -50,7 +52,7 @@ class LanfactoryFile(Section):
     LR_SCHEDULER_PARAMS: SchedulerParams | None = None
     TRAIN_VAL_SPLIT: Annotated[float, Field(gt=0, le=1)] = 0.98
     N_TRAINING_FILES: Count = 10_000
-    LABELS_LOWER_BOUND: str | float = "np.log(1e-7)"
+    LABELS_LOWER_BOUND: str | float = Field("np.log(1e-7)", validate_default=True)
     SHUFFLE: bool = True
 
     @field_validator("NETWORK_TYPE")
@@ -87,10 +89,12 @@ class LanfactoryFile(Section):
         sizes, activations = self.LAYER_SIZES[network_id], list(self.ACTIVATIONS[network_id])
         if activations[-1:] == ["linear"]:  # the output's, which LANfactory adds itself
             activations.pop()
-        if sizes[-1] != 1 or len(activations) != len(sizes) - 1:
+        outputs = n_outputs(self.NETWORK_TYPE, get_model(self.MODEL))
+        if sizes[-1] != outputs or len(activations) != len(sizes) - 1:
             raise UserError(
-                f"network {network_id}: LAYER_SIZES {sizes} must end with the one output, 1, and ACTIVATIONS "
-                f"{activations} must name one activation for each layer before it"
+                f"network {network_id}: LAYER_SIZES {sizes} must end with the number of outputs of a "
+                f"{self.NETWORK_TYPE} for {self.MODEL}, {outputs}, and ACTIVATIONS {activations} must name one "
+                "activation for each layer before it"
             )
         return {
             "name": f"network{network_id}",
@@ -144,7 +148,7 @@ class SsmsFile(Section):
     """Configuration of ssm-simulators' ``generate``."""
 
     MODEL: str
-    GENERATOR_APPROACH: Literal["lan"]
+    GENERATOR_APPROACH: NetworkType  # a file has the arrays of every type
     PIPELINE: Pipeline
     SIMULATOR: Simulator = Simulator()
     TRAINING: Samples = Samples()

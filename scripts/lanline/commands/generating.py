@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +10,14 @@ from lanline.commands.foreign_config import SsmsFile, check, is_foreign
 from lanline.commands.options import experiment_name, note_unused_tracking_options
 from lanline.config import Config, parse_config
 from lanline.data_stages import opened, record_lineage, store_of
-from lanline.dataset.generate import generate_shard
+from lanline.dataset.generate import generate_shards, is_whole
 from lanline.dataset.inventory import lineage_id
 from lanline.dataset.rows import block_rows
 from lanline.engines import resolve_engine
 from lanline.errors import UserError
-from lanline.files import read_yaml, sha256_file
+from lanline.files import read_yaml
 from lanline.logs import say
-from lanline.paths import shard_label
+from lanline.paths import record_file
 from lanline.sidecars import Experiments, ShardRecord
 
 INVENTORY, DATASET, REPORT = "generated_files_inventory.json", "dataset.json", "report"
@@ -63,12 +60,12 @@ def run_generation(request: Request, dry_run: bool) -> None:
         return
     name = experiment_name(request.experiment_name, config.mlflow_experiment_name, f"{model}-data-generation")
     [experiment] = opened(config, [name])
-    _make_shards(config, model, folder, missing, request.cores)
+    generate_shards(config, model, folder, missing, request.cores)
     store = store_of(config)
     dataset = record_lineage(
         config,
         model,
-        [ShardRecord.read(_record(folder, index)) for index in range(n_files)],
+        [ShardRecord.read(folder / record_file(index)) for index in range(n_files)],
         Experiments(tracking_uri=store.shown if store else None, data_generation=experiment, training=experiment),
         folder,
         folder / INVENTORY,
@@ -109,34 +106,11 @@ def _is_there(folder: Path, index: int, config: Config, model: str) -> bool:
     Raises:
         UserError: there is one of another recipe.
     """
-    record = _record(folder, index)
+    record = folder / record_file(index)
     if not record.exists():
         return False
-    found = ShardRecord.read(record)
-    if found.lineage_id != lineage_id(config.data_recipe(model)):
+    if ShardRecord.read(record).lineage_id != lineage_id(config.data_recipe(model)):
         raise UserError(
             f"{folder} holds data that were made with other settings or another seed: choose another --output"
         )
-    path = folder / found.file
-    return path.exists() and sha256_file(path) == found.sha256
-
-
-def _make_shards(config: Config, model: str, folder: Path, indices: list[int], cores: int) -> None:
-    make = partial(_make_shard, config, model, folder)
-    workers = min(cores, len(indices))
-    if workers < 2:
-        for index in indices:
-            make(index)
-        return
-    # Spawned, not forked: threads of numerical libraries do not survive a fork.
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        list(pool.map(make, indices))
-
-
-def _make_shard(config: Config, model: str, folder: Path, index: int) -> None:
-    record = generate_shard(config, model, index, folder / f"shard-{shard_label(index)}.safetensors")
-    record.write(_record(folder, index))
-
-
-def _record(folder: Path, index: int) -> Path:
-    return folder / f"shard-{shard_label(index)}.json"
+    return is_whole(folder, index)

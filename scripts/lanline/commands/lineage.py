@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections import Counter
 from typing import Any
 
@@ -26,26 +24,28 @@ _SHOWN = {
 }
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Print the lineage; exit with 1 if ``--verify`` finds that something changed.
+def print_lineage(target: str, as_json: bool = False, verify: bool = False, uri: str | None = None) -> list[str]:
+    """Print the lineage of a network or run.
+
+    Args:
+        target: folder of a network, ONNX file, or MLflow run id.
+        as_json: print everything that is known, as JSON, instead of the tree.
+        verify: hash every file anew.
+        uri: of the MLflow store; default: that of the run, else the usual one.
+
+    Returns:
+        What no longer matches the record, if ``verify``.
 
     Raises:
         UserError: the target is not a network or run, or nothing is recorded of it.
     """
-    parser = argparse.ArgumentParser(prog="lanline lineage", description="Print where a network came from.")
-    parser.add_argument("target", help="folder of a network, ONNX file, or MLflow run id")
-    parser.add_argument("--json", action="store_true", help="print everything that is known, as JSON")
-    parser.add_argument("--verify", action="store_true", help="hash every file anew and say what changed")
-    parser.add_argument("--uri", help="tracking URI; default: that of the run, else MLFLOW_TRACKING_URI")
-    args = parser.parse_args(arguments)
-    with trace(args.target, resolve_store(args.uri) if args.uri else None) as lineage:
-        problems = lineage.verify() if args.verify else None
-        if args.json:
+    with trace(target, resolve_store(uri) if uri else None) as lineage:
+        problems = lineage.verify() if verify else None
+        if as_json:
             print(json.dumps(_as_json(lineage, problems), indent=2))
         else:
             _print(lineage, problems)
-    if problems:
-        sys.exit(1)
+    return problems or []
 
 
 def _as_json(lineage: Lineage, problems: list[str] | None) -> dict[str, Any]:

@@ -1,22 +1,217 @@
-"""``lanline``: where a network came from, and what looks at, moves and tidies records of runs."""
+"""``lanline``: a quick look at models, where a network came from, and what moves and tidies records of runs."""
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from lanline.errors import UserError
+import typer
+
+from lanline.commands.options import app, command
+
+if TYPE_CHECKING:
+    from lanline.tracking.store import Store
+
+main = app()
+main.callback(no_args_is_help=True)(lambda: None)
+
+Uri = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URI",
+        help="MLflow store. Default: that of --config, then MLFLOW_TRACKING_URI, then sqlite:///mlflow.db.",
+    ),
+]
+Config = Annotated[list[Path], typer.Option(default_factory=list, help="As Snakemake's --configfile; may be repeated.")]
+Root = Annotated[Path, typer.Argument(help="Folder with the reports of runs.")]
 
 
-def main() -> None:
-    """Run ``lanline lineage ...``, or one of the commands of ``python -m lanline.tracking``."""
-    try:
-        if sys.argv[1:2] == ["lineage"]:
-            from lanline.commands.lineage import main as lineage
+@main.command()
+def models(
+    name: Annotated[str | None, typer.Argument(help="Only models with this in their name.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, with the bounds of the parameters.")] = False,
+) -> None:
+    """List the models, with their parameters, choices, and the engines that labels can come from."""
+    with command():
+        from lanline.commands.models import print_models
 
-            raise SystemExit(lineage(sys.argv[2:]))
-        from lanline.tracking.__main__ import main as tracking
+        print_models(name, as_json)
 
-        tracking(program="lanline")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+
+@main.command()
+def labels(
+    model: Annotated[str, typer.Argument(help="Name of a model: see lanline models.")],
+    theta: Annotated[
+        str | None, typer.Option(metavar="v=1,a=1.5", help="Parameters. Left out: the middle of their bounds.")
+    ] = None,
+    engine: Annotated[
+        list[str] | None, typer.Option(help="Engine; may be repeated to compare several. Default: auto.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Figure (png, svg, pdf) or table (csv) to write.")] = None,
+    target: Annotated[str, typer.Option(help="continuous or euler, as data.target.")] = "continuous",
+    delta_t: Annotated[float, typer.Option(help="Step of the simulators, seconds.")] = 0.001,
+    max_t: Annotated[float, typer.Option(help="Time limit of a response, seconds.")] = 20.0,
+    trajectories: Annotated[int, typer.Option(help="Simulated trials of the engine simulation.")] = 20_000,
+) -> None:
+    """Show the density of a model at one parameter vector."""
+    with command():
+        from lanline.commands.labels import show_labels
+        from lanline.config import parse_config
+
+        data = {"target": target, "delta_t": delta_t, "max_t": max_t, "n_trajectories": trajectories}
+        checked = parse_config({"name": "labels", "models": [model], "data": data}, "the command line")
+        show_labels(model, theta, engine or ["auto"], checked.data, output)
+
+
+@main.command()
+def lineage(
+    target: Annotated[str, typer.Argument(help="Folder of a network, ONNX file, or MLflow run id.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything that is known, as JSON.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Hash every file anew; exit with 1 if something changed.")
+    ] = False,
+    uri: Annotated[
+        str | None, typer.Option(metavar="URI", help="MLflow store. Default: that of the run, then the usual one.")
+    ] = None,
+) -> None:
+    """Print where a network came from: run, data set, shards, seeds, commit, machine."""
+    with command():
+        from lanline.commands.lineage import print_lineage
+
+        if print_lineage(target, as_json, verify, uri):
+            raise typer.Exit(1)
+
+
+@main.command()
+def ui(config: Config, port: int = 5000, uri: Uri = None) -> None:
+    """Open the recorded runs in the browser, on this machine only."""
+    with command():
+        from lanline.errors import UserError
+
+        store = _store(uri, config)
+        if store.uri.startswith("http"):
+            raise UserError(f"the server {store.shown} has its own pages: open it in the browser")
+        # The URI goes through the environment: a command line is there for everyone to read.
+        environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": store.uri}
+        server = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
+        os.execve(sys.executable, server, environment)
+
+
+@main.command()
+def sync(config: Config, root: Root = Path("reports"), uri: Uri = None) -> None:
+    """Bring what MLflow missed into it."""
+    with command():
+        from lanline.tracking import spool
+
+        print("\n".join(spool.sync(root, _store(uri, config)) or ["MLflow has everything"]))
+
+
+@main.command()
+def running(root: Root = Path("reports")) -> None:
+    """Fail, naming them, if runs are going on."""
+    with command():
+        from lanline.errors import UserError
+        from lanline.tracking.spool import alive_runs
+
+        if alive := alive_runs(root):
+            raise UserError("runs are going on:\n" + "\n".join(map(str, alive)))
+
+
+@main.command()
+def migrate(
+    source: Annotated[Path, typer.Argument(help="Folder of the file store, e.g. mlruns.")],
+    config: Config,
+    uri: Uri = None,
+) -> None:
+    """Bring an old file store into SQLite."""
+    with command():
+        from lanline.tracking import migrate as migration
+
+        store = _store(uri, config)
+        counts = ", ".join(f"{count} {what}" for what, count in migration.migrate(source, store).items())
+        print(f"{counts} are in {store.shown} now; {source} was left as it is")
+
+
+@main.command("export")
+def export_run(run_id: str, archive: Path, config: Config, uri: Uri = None) -> None:
+    """Write a run and its data set's run to one archive."""
+    with command():
+        from lanline.tracking import transfer
+
+        print(f"{archive}: {', '.join(transfer.export_run(_store(uri, config), run_id, archive))}")
+
+
+@main.command("import")
+def import_archive(archive: Path, config: Config, uri: Uri = None) -> None:
+    """Put the runs of an archive into the store."""
+    with command():
+        from lanline.tracking import transfer
+
+        for original, there in transfer.import_archive(_store(uri, config), archive).items():
+            print(f"{original} is run {there} here")
+
+
+@main.command()
+def prune(
+    experiment: str,
+    config: Config,
+    older_than: Annotated[str, typer.Option(metavar="AGE", help="E.g. 12h, 30d or 8w.")] = "0d",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    uri: Uri = None,
+) -> None:
+    """Remove runs of an experiment with their artifacts, after showing them."""
+    with command():
+        from lanline.tracking import prune as pruning
+
+        store = _store(uri, config)
+        runs = pruning.select(store, experiment, pruning.parse_age(older_than))
+        print("\n".join(map(str, runs)) or "nothing to remove")
+        if runs and (yes or input(f"remove these {len(runs)} runs and their artifacts? [y/N] ") == "y"):
+            pruning.prune(store, runs)
+            print(f"removed {len(runs)} runs")
+
+
+@main.command()
+def promote(
+    name: Annotated[str, typer.Argument(help="Model and network type, e.g. ddm-lan.")],
+    config: Config,
+    version: Annotated[int | None, typer.Option(help="Default: the candidate.")] = None,
+    uri: Uri = None,
+) -> None:
+    """Give a registered network the alias production."""
+    with command():
+        from lanline.tracking import registry
+
+        print(registry.promote(_store(uri, config), name, version))
+
+
+@main.command("slurm-profile")
+def slurm_profile(path: Annotated[Path, typer.Argument(help="To write.")] = Path("profiles/site/config.yaml")) -> None:
+    """Ask SLURM what there is, and write a profile for this cluster."""
+    with command():
+        from lanline.cluster.site import write_profile
+
+        found = write_profile(path)
+        print(f"{path}: {len(found)} partition(s) looked at. Read it, then: snakemake --profile {path.parent}")
+
+
+@main.command("slurm-cancel")
+def slurm_cancel() -> None:
+    """Cancel the jobs of this folder whose Snakemake died, and wait for their end."""
+    with command():
+        from lanline.cluster.folder import cancel_orphans
+
+        cancel_orphans(Path())
+
+
+def _store(uri: str | None, configs: list[Path]) -> Store:
+    """The store that a workflow with these configuration files writes to."""
+    from lanline.files import read_yaml
+    from lanline.tracking.store import resolve_store
+
+    settings: dict[str, str] = {}
+    for path in configs:
+        settings |= read_yaml(path).get("tracking") or {}
+    return resolve_store(uri or settings.get("uri"), settings.get("artifact_location"))

@@ -7,9 +7,12 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -59,7 +62,7 @@ def app() -> typer.Typer:
 
 
 @contextmanager
-def command(log_level: str) -> Iterator[None]:
+def command(log_level: str = "WARNING") -> Iterator[None]:
     """A command's body: a user's mistake ends it with one message and exit code 1."""
     from lanline.errors import UserError
 
@@ -84,6 +87,13 @@ def note_unused_tracking_options(tracking: bool, uri: str | None, artifact_locat
 
     if not tracking and (uri or artifact_location):
         say("MLflow tracking is off, so its URI and artifact location are not used; --mlflow-on switches it on")
+
+
+def wide_console() -> Console:
+    """A console for tables: as wide as the terminal, and wide enough for every table where there is none."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 
 
 def available_cores() -> int:

@@ -17,10 +17,10 @@ from lanline.dataset.shards import read_origin
 from lanline.errors import UserError
 from lanline.files import sha256_file, sha256_json
 from lanline.logs import say
-from lanline.networks.specification import NetworkSpec, make_spec
+from lanline.networks.specification import make_spec
 from lanline.paths import NetworkBase, run_name
 from lanline.sidecars import Dataset, Experiment, Experiments
-from lanline.tracking.run import unfinished_run
+from lanline.tracking.records import unfinished_run
 from lanline.tracking.store import Store, connect, resolve_store
 from lanline.training.reader import pieces_of
 from lanline.training_stage import TrainingTask, train_network
@@ -95,10 +95,10 @@ def _make_task(
     training, validation = plan.split(source.files, config.data)
     used = sorted([*training, *validation])
     recorded = source.recorded
-    ids = (recorded.dataset_id, recorded.lineage_id) if recorded else content_ids(used, spec)
+    ids = (recorded.dataset_id, recorded.lineage_id) if recorded else content_ids(used)
     identity = {
-        "network": network.model_dump(mode="json"),
-        "training": config.training.model_dump(mode="json", exclude={"frameworks", "seeds"}),
+        "network": network.model_dump(mode="json", exclude={"training"}),
+        "training": config.training_of(network.name).model_dump(mode="json", exclude={"frameworks", "seeds"}),
         "dataset_id": ids[0],
         "files": [[path.name for path in files] for files in (training, validation)],
     }
@@ -157,7 +157,7 @@ def _dataset(source: Source, model: str, ids: tuple[str, str], files: int, rows:
     )
 
 
-def content_ids(files: Sequence[Path], spec: NetworkSpec) -> tuple[str, str]:
+def content_ids(files: Sequence[Path]) -> tuple[str, str]:
     """Data set and lineage id of files without a record; for lanline's shards the ones that their record would have."""
     digests = {path.name: sha256_file(path) for path in files}
     if any(path.suffix in SUFFIXES for path in files):
@@ -165,7 +165,8 @@ def content_ids(files: Sequence[Path], spec: NetworkSpec) -> tuple[str, str]:
         return dataset_id, dataset_id
     tracked, lineages = [], set()
     for path in files:
-        origin, rows = read_origin(path), sum(map(len, pieces_of([path], spec)))
+        origin = read_origin(path)
+        rows = origin["thetas_per_shard"] * origin["rows_per_theta"]
         tracked.append(TrackedFile(path.name, path.stat().st_size, rows, digests[path.name], origin["seed"]))
         lineages.add(lineage_id({key: value for key, value in origin.items() if key not in NOT_RECIPE}))
     dataset_id = sha256_json([asdict(file) for file in tracked])[:ID_DIGITS]
@@ -173,12 +174,12 @@ def content_ids(files: Sequence[Path], spec: NetworkSpec) -> tuple[str, str]:
 
 
 def _describe(task: TrainingTask, config: Config) -> None:
-    network = config.network(task.network)
+    network, settings = config.network(task.network), config.training_of(task.network)
     say(
-        f"dry run: {task.run} would train {network.hidden_layers} with {task.framework} on {config.training.device}\n"
+        f"dry run: {task.run} would train {network.hidden_layers} with {task.framework} on {settings.device}\n"
         f"  {len(task.training_files)} files to train on, {len(task.validation_files)} to validate on, "
         f"in {task.dataset.folder}\n"
         f"  model {task.model}, data set {task.dataset.dataset_id}\n"
-        f"  {config.training.epochs} epochs, batches of {config.training.batch_size} rows\n"
+        f"  {settings.epochs} epochs, batches of {settings.batch_size} rows\n"
         "  nothing was trained or written"
     )

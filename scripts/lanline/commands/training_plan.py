@@ -100,7 +100,7 @@ def read_plan(path: Path | None, framework: Framework, network_id: int, seed: in
 
 def _own_plan(values: dict[str, Any], source: str, network_id: int, seed: int | None) -> Plan:
     # An overlay need not name models; any registered one stands in for the check.
-    config = parse_config({"name": "command", "models": ["ddm"], **values}, source)
+    config = parse_config({"name": "command", "models": ["ddm_deadline"], **values}, source)
     if not 0 <= network_id < len(config.networks):
         raise UserError(f"--network-id {network_id}: {source} has {len(config.networks)} networks, counted from 0")
     return Plan(

@@ -204,9 +204,11 @@ def as_shard(path: Path, folder: Path, network_type: str, params: tuple[str, ...
     _check_params(path, content, params)
     data, labels = (_numbers(path, content, f"{network_type}_{part}") for part in ("data", "labels"))
     labels = labels.reshape(len(labels), -1)
-    if data.ndim != 2 or labels.shape != (len(data), 1):
+    if data.ndim != 2 or len(labels) != len(data):
         raise UserError(f"{path}: {network_type}_data and _labels have shapes {data.shape} and {labels.shape}")
-    arrays = {f"{network_type}_data": data, f"{network_type}_labels": np.ascontiguousarray(labels[:, 0])}
+    if labels.shape[1] == 1:  # as in lanline's own shards; of several choices there is a column each
+        labels = np.ascontiguousarray(labels[:, 0])
+    arrays = {f"{network_type}_data": data, f"{network_type}_labels": labels}
     write_shard(target, arrays, {"model": _model_in(content), "params": params, "from": path.name, "sha256": digest})
     return target
 

@@ -1,4 +1,4 @@
-"""Rows of training data: thetas, then (rt, choice) from a mixture, then labels.
+"""Rows of training data: thetas, then (rt, choice) from a mixture, then labels; and the probabilities at each theta.
 
 The rows of a shard are made in blocks of a few thetas. Each block has its own random stream, so a shard has
 the same bytes on any number of cores and in any order, and validation can make a single block again.
@@ -7,15 +7,16 @@ the same bytes on any number of cores and in any order, and validation can make 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import numpy as np
 
 from lanline.config import Data, Mixture
-from lanline.engines import densities
+from lanline.engines import Densities, densities
 from lanline.models import Model, apply_constraints
 
 BLOCK_THETAS = 16
+SCARCE = 1e-6  # a theta that responds less often has no choice probabilities worth the name
 
 
 def n_blocks(data: Data) -> int:
@@ -26,20 +27,39 @@ def n_blocks(data: Data) -> int:
 def sample_theta(model: Model, n: int, rng: np.random.Generator) -> np.ndarray:
     """Draw parameters uniformly within the bounds, under the registry's constraints.
 
-    A bound that is another parameter's name is that parameter's value (``full_ddm_rv``: st below t).
-
     Returns:
         (n, P) in the order of ``model.params``.
     """
-    uniform = rng.random((n, len(model.params)))
-    theta = np.empty_like(uniform)
+    return theta_from_unit_cube(model, rng.random((n, len(model.params))))
+
+
+def theta_from_unit_cube(model: Model, points: np.ndarray) -> np.ndarray:
+    """Parameters (n, P) at points (n, P) of the unit cube, under the registry's constraints.
+
+    A bound that is another parameter's name is that parameter's value (``full_ddm_rv``: st below t).
+    """
+    theta = np.empty_like(points)
     for i in _bounds_first(model):
         lower, upper = (
             theta[:, model.params.index(bound)] if isinstance(bound, str) else float(bound)
             for bound in model.bounds[model.params[i]]
         )
-        theta[:, i] = lower + (upper - lower) * uniform[:, i]
+        theta[:, i] = lower + (upper - lower) * points[:, i]
     return apply_constraints(model, theta) if model.constrained else theta
+
+
+def _sobol_theta(model: Model, data: Data, sequence: np.random.SeedSequence, block: int) -> np.ndarray:
+    """(B, P) thetas of a block: its part of the shard's scrambled Sobol sequence (Owen 1998)."""
+    from scipy.stats import qmc  # a second to import
+
+    points = qmc.Sobol(len(model.params), rng=np.random.default_rng(sequence))
+    if block:  # scipy cannot go forward by 0
+        points.fast_forward(block * BLOCK_THETAS)
+    return theta_from_unit_cube(model, points.random(BLOCK_THETAS)[: _block_size(data, block)])
+
+
+def _block_size(data: Data, block: int) -> int:
+    return min(BLOCK_THETAS, data.thetas_per_shard - block * BLOCK_THETAS)
 
 
 def _bounds_first(model: Model) -> list[int]:
@@ -68,13 +88,17 @@ def block_rows(model: Model, data: Data, seed: int, shard: int, block: int) -> d
     Returns:
         ``lan_data`` (n, P + 2) with theta, rt and choice, and ``lan_labels`` (n,), float32. Rows of one theta
         follow one another. Labels are log-likelihoods at the values as they are stored, not below
-        ``data.floor``.
+        ``data.floor``. Beside them the arrays of `probability_rows`, with one row for each theta.
     """
     name = int.from_bytes(hashlib.sha256(model.name.encode()).digest()[:8], "big")
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(name, shard, block)))
-    n_theta = min(BLOCK_THETAS, data.thetas_per_shard - block * BLOCK_THETAS)
+    n_theta = _block_size(data, block)
+    if data.theta_sampling == "sobol":
+        theta = _sobol_theta(model, data, np.random.SeedSequence(seed, spawn_key=(name, shard)), block)
+    else:
+        theta = sample_theta(model, n_theta, rng)
     # Labels belong to what the network sees: parameters and times rounded to float32.
-    theta = sample_theta(model, n_theta, rng).astype(np.float32).astype(np.float64)
+    theta = theta.astype(np.float32).astype(np.float64)
     density = densities(model, theta, data, rng)
     n_density, n_uniform, n_negative = _counts(data.mixture, data.rows_per_theta)
     drawn_rt, drawn_choice = density.sample(n_density, rng)
@@ -92,27 +116,59 @@ def block_rows(model: Model, data: Data, seed: int, shard: int, block: int) -> d
     rows = np.concatenate(
         [np.repeat(theta, data.rows_per_theta, axis=0), rt.reshape(-1, 1), choice.reshape(-1, 1)], axis=1
     )
-    return {"lan_data": rows.astype(np.float32), "lan_labels": labels.ravel().astype(np.float32)}
+    return {
+        "lan_data": rows.astype(np.float32),
+        "lan_labels": labels.ravel().astype(np.float32),
+        **probability_rows(model, theta, density),
+    }
 
 
-def shard_rows(
-    model: Model, data: Data, seed: int, shard: int, progress: Callable[[int, int], None] | None = None
-) -> dict[str, np.ndarray]:
-    """All rows of a shard: its blocks one after the other.
+def probability_rows(model: Model, theta: np.ndarray, density: Densities) -> dict[str, np.ndarray]:
+    """Training data of the networks that give probabilities, float32, under the names that ssm-simulators uses.
 
     Args:
-        model: as in `block_rows`, like ``data``, ``seed`` and ``shard``.
-        progress: called with the number of finished thetas and of all thetas after each block.
+        model: with the bounds of this configuration.
+        theta: (B, P) parameters.
+        density: at these thetas.
 
     Returns:
-        The arrays of `block_rows` with ``data.rows_per_shard`` rows.
+        ``cpn_labels``: probability of the upper choice given a response before the time limit (B,), or of each
+        choice (B, C) if there are more than two; all the same where there are next to no responses.
+        ``opn_labels`` (B,), of models with a deadline: probability of no response before it.
+        ``gonogo_labels`` (B,): probability that the response is not the upper choice, or that there is none.
+        ``cpn_data`` and so on: theta (B, P).
     """
-    blocks = []
-    for block in range(n_blocks(data)):
-        blocks.append(block_rows(model, data, seed, shard, block))
-        if progress:
-            progress(min((block + 1) * BLOCK_THETAS, data.thetas_per_shard), data.thetas_per_shard)
-    return {name: np.concatenate([rows[name] for rows in blocks]) for name in blocks[0]}
+    probability = np.clip(density.choice_probability(), 0.0, 1.0)
+    total = probability.sum(axis=1, keepdims=True)
+    even = np.full_like(probability, 1 / len(model.choices))
+    given_response = np.divide(probability, total, out=even, where=total > SCARCE)
+    labels = {
+        "cpn": given_response[:, 1] if len(model.choices) == 2 else given_response,
+        "gonogo": 1 - probability[:, -1],
+    }
+    if "deadline" in model.params:
+        labels["opn"] = density.omission_probability()
+    arrays = {}
+    for network_type, values in labels.items():
+        arrays[f"{network_type}_data"] = theta.astype(np.float32)
+        arrays[f"{network_type}_labels"] = values.astype(np.float32)
+    return arrays
+
+
+def shard_shapes(model: Model, data: Data) -> dict[str, tuple[int, ...]]:
+    """Shape of each array of a shard."""
+    n_rows, n_thetas, n_params = data.rows_per_shard, data.thetas_per_shard, len(model.params)
+    shapes: dict[str, tuple[int, ...]] = {"lan_data": (n_rows, n_params + 2), "lan_labels": (n_rows,)}
+    for network_type in ("cpn", "gonogo", *(["opn"] if "deadline" in model.params else [])):
+        shapes |= {f"{network_type}_data": (n_thetas, n_params), f"{network_type}_labels": (n_thetas,)}
+    if len(model.choices) > 2:
+        shapes["cpn_labels"] = (n_thetas, len(model.choices))
+    return shapes
+
+
+def shard_blocks(model: Model, data: Data, seed: int, shard: int) -> Iterator[dict[str, np.ndarray]]:
+    """The blocks of a shard, one after the other; arguments as in `block_rows`."""
+    return (block_rows(model, data, seed, shard, block) for block in range(n_blocks(data)))
 
 
 def _counts(mixture: Mixture, rows: int) -> tuple[int, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -13,14 +14,15 @@ import numpy as np
 
 from lanline.config import Config
 from lanline.dataset.inventory import Inventory, TrackedFile
-from lanline.dataset.rows import BLOCK_THETAS, block_rows, n_blocks
-from lanline.dataset.shards import read_origin, read_shard
+from lanline.dataset.rows import BLOCK_THETAS, block_rows, n_blocks, shard_shapes
+from lanline.dataset.shards import open_shard, read_origin, read_rows
 from lanline.errors import UserError
 from lanline.files import sha256_file
 from lanline.models import Model
 
 # Other processors round the last digits of exp and log differently, and float32 keeps seven of them.
 LABEL_TOLERANCE = 1e-3
+PIECE_ROWS = 200_000  # in memory at once
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ def validate_dataset(
     """Check every file of a data set against its inventory and against the model.
 
     Looked for: missing, extra, changed (sha256) and truncated files, other dtypes or shapes, NaN or infinite values,
-    theta outside the bounds, choices that the model does not have, labels that differ from the engine's own when
-    one block of each shard is computed again.
+    theta outside the bounds, choices that the model does not have, probabilities outside [0, 1], rows and labels that
+    differ from the engine's own when one block of each shard is computed again.
 
     Args:
         folder: where the shards lie.
@@ -89,21 +91,12 @@ def _check_file(folder: Path, config: Config, inventory: Inventory, tracked: Tra
     path = folder / tracked.file
     if not path.is_file():
         return [Problem(tracked.file, "missing", f"tracked, but not in {folder}")]
-    found = [Problem(tracked.file, kind, reason) for kind, reason in _compare_bytes(path, tracked)]
+    found = list(_compare_bytes(path, tracked))
     try:
-        origin = read_origin(path)
-        arrays = read_shard(path, ["lan_data", "lan_labels"])
+        found += _compare_arrays(path, config, inventory.model)
     except UserError as error:
-        return [*found, Problem(tracked.file, "unreadable", str(error))]
-    if origin["model"] != inventory.model:
-        return [
-            *found,
-            Problem(tracked.file, "model", f"holds {origin['model']}, expected {inventory.model}"),
-        ]
-    model = config.model(inventory.model)
-    shape_problems = list(_compare_shapes(arrays, tracked, model))
-    contents = [] if shape_problems else _compare_contents(arrays, origin["shard"], config, model)
-    return found + [Problem(tracked.file, kind, reason) for kind, reason in [*shape_problems, *contents]]
+        found.append(("unreadable", str(error)))
+    return [Problem(tracked.file, kind, reason) for kind, reason in found]
 
 
 def _compare_bytes(path: Path, tracked: TrackedFile) -> Iterator[tuple[str, str]]:
@@ -115,53 +108,71 @@ def _compare_bytes(path: Path, tracked: TrackedFile) -> Iterator[tuple[str, str]
         yield "changed", f"sha256 {digest[:12]}..., tracked is {tracked.sha256[:12]}..."
 
 
-def _compare_shapes(arrays: dict[str, np.ndarray], tracked: TrackedFile, model: Model) -> Iterator[tuple[str, str]]:
-    expected = {"lan_data": (tracked.rows, len(model.params) + 2), "lan_labels": (tracked.rows,)}
-    for name, shape in expected.items():
-        if arrays[name].dtype != np.float32:
-            yield "dtype", f"{name} is {arrays[name].dtype}, expected float32"
-        if arrays[name].shape != shape:
-            yield "shape", f"{name} is {arrays[name].shape}, expected {shape}"
+def _compare_arrays(path: Path, config: Config, model_name: str) -> list[tuple[str, str]]:
+    """What is wrong inside a shard, read in pieces.
+
+    Raises:
+        UserError: the file cannot be read as a shard.
+    """
+    origin = read_origin(path)
+    if origin["model"] != model_name:
+        return [("model", f"holds {origin['model']}, expected {model_name}")]
+    model = config.model(model_name)
+    shapes = shard_shapes(model, config.data)
+    with open_shard(path) as file:
+        if wrong := list(_compare_shapes(file, shapes)):
+            return wrong
+    counts: Counter[tuple[str, str]] = Counter()
+    for name, (n_rows, *_) in shapes.items():
+        for start in range(0, n_rows, PIECE_ROWS):
+            values = read_rows(path, name, start, min(start + PIECE_ROWS, n_rows))
+            counts.update(_count_wrong(name, values, model))
+    found = [(kind, f"{n:,} {reason}") for (kind, reason), n in counts.items() if n]
+    return found + list(_compare_block(path, origin["shard"], config, model))
 
 
-def _compare_contents(
-    arrays: dict[str, np.ndarray], shard: int, config: Config, model: Model
-) -> Iterator[tuple[str, str]]:
-    rows, labels = arrays["lan_data"], arrays["lan_labels"]
-    for name, values in arrays.items():
-        if bad := int(np.count_nonzero(~np.isfinite(values))):
-            yield "not finite", f"{bad:,} values of {name} are NaN or infinite"
-    for column, param in enumerate(model.params):
-        yield from _outside_bounds(rows, column, param, model)
-    allowed = np.asarray(model.choices, np.float32)
-    if bad := int(np.count_nonzero(~np.isin(rows[:, -1], allowed))):
-        yield "choice", f"{bad:,} rows have a choice other than {', '.join(map(str, model.choices))}"
-    if len(rows) == config.data.rows_per_shard:
-        yield from _compare_labels(rows, labels, shard, config, model)
+def _compare_shapes(file: Any, shapes: dict[str, tuple[int, ...]]) -> Iterator[tuple[str, str]]:
+    if missing := sorted(set(shapes) - set(file.keys())):
+        yield "shape", f"has no array {', '.join(missing)}; it has {', '.join(file.keys())}"
+        return
+    for name, shape in shapes.items():
+        stored = file.get_slice(name)
+        if stored.get_dtype() != "F32":
+            yield "dtype", f"{name} is {stored.get_dtype()}, expected F32"
+        if tuple(stored.get_shape()) != shape:
+            yield "shape", f"{name} is {tuple(stored.get_shape())}, expected {shape}"
 
 
-def _outside_bounds(rows: np.ndarray, column: int, param: str, model: Model) -> Iterator[tuple[str, str]]:
+def _count_wrong(name: str, values: np.ndarray, model: Model) -> dict[tuple[str, str], int]:
+    """How many of some values or rows of an array are impossible, by kind and reason."""
+    wrong = {("not finite", f"values of {name} are NaN or infinite"): ~np.isfinite(values)}
+    if name.endswith("_data"):
+        for column, param in enumerate(model.params):
+            wrong["bounds", f"rows of {name} have {param} outside {list(model.bounds[param])}"] = _outside_bounds(
+                values, column, param, model
+            )
+    if name == "lan_data":
+        allowed = ", ".join(map(str, model.choices))
+        wrong["choice", f"rows have a choice other than {allowed}"] = ~np.isin(values[:, -1], model.choices)
+    elif name.endswith("_labels") and name != "lan_labels":
+        wrong["probability", f"values of {name} are not in [0, 1]"] = (values < 0) | (values > 1)
+    return {key: int(np.count_nonzero(rows)) for key, rows in wrong.items()}
+
+
+def _outside_bounds(rows: np.ndarray, column: int, param: str, model: Model) -> np.ndarray:
     lower, upper = model.bounds[param]
     # A few upper bounds are another parameter's value in the same row.
     limit = rows[:, model.params.index(upper)] if isinstance(upper, str) else np.float32(upper)
-    values = rows[:, column]
-    if bad := int(np.count_nonzero((values < np.float32(lower)) | (values > limit))):
-        yield "bounds", f"{bad:,} rows have {param} outside [{lower}, {upper}]"
+    return (rows[:, column] < np.float32(lower)) | (rows[:, column] > limit)
 
 
-def _compare_labels(
-    rows: np.ndarray, labels: np.ndarray, shard: int, config: Config, model: Model
-) -> Iterator[tuple[str, str]]:
+def _compare_block(path: Path, shard: int, config: Config, model: Model) -> Iterator[tuple[str, str]]:
     """Compute one block of the shard again, another one for each shard, and compare rows and labels."""
     block = shard % n_blocks(config.data)
-    expected = block_rows(model, config.data, config.seed, shard, block)
-    start = block * BLOCK_THETAS * config.data.rows_per_theta
-    part = slice(start, start + len(expected["lan_labels"]))
-    for name, actual in (("rows", rows[part]), ("labels", labels[part])):
-        again = expected["lan_data" if name == "rows" else "lan_labels"]
-        difference = np.abs(actual - again)
+    for name, again in block_rows(model, config.data, config.seed, shard, block).items():
+        per_theta = config.data.rows_per_theta if name.startswith("lan_") else 1
+        start = block * BLOCK_THETAS * per_theta
+        difference = np.abs(read_rows(path, name, start, start + len(again)) - again)
         if bad := int(np.count_nonzero(~(difference <= LABEL_TOLERANCE))):
-            yield (
-                name,
-                f"{bad:,} of {difference.size:,} values differ from the engine's own (block {block} again)",
-            )
+            kind = "labels" if name.endswith("_labels") else "rows"
+            yield kind, f"{bad:,} of {difference.size:,} values of {name} differ from the engine's own (block {block})"

@@ -42,18 +42,29 @@ class Densities(Protocol):
         """(B,) probability that there is no response before the time limit."""
 
 
-def has_exact(model: Model) -> bool:
-    """Whether a model has densities without simulation."""
+def engines_of(model: Model) -> list[str]:
+    """The engines that have the density of a model, the most exact one first."""
     from lanline.engines import first_passage
 
-    return _by_formula(model) is not None or first_passage.covers(model)
+    engines = ["simulation"]
+    if first_passage.covers(model):
+        engines.insert(0, "first_passage")
+    if _by_formula(model) is not None:
+        engines.insert(0, "closed_form")
+    return engines
+
+
+def has_exact(model: Model) -> bool:
+    """Whether a model has densities without simulation."""
+    return len(engines_of(model)) > 1
 
 
 def _by_formula(model: Model) -> ModuleType | None:
     """The module of the engine ``closed_form`` that has the density of ``model``."""
-    from lanline.engines import closed_form, races, variability
+    from lanline.engines import closed_form, onsets, races, softmax, variability
 
-    return next((module for module in (closed_form, races, variability) if module.covers(model)), None)
+    modules = (closed_form, races, variability, onsets, softmax)
+    return next((module for module in modules if module.covers(model)), None)
 
 
 def resolve_engine(model: Model, data: Data) -> str:
@@ -62,13 +73,9 @@ def resolve_engine(model: Model, data: Data) -> str:
     Raises:
         UserError: the model does not have that engine, or the engine cannot give labels for ``data.target``.
     """
-    from lanline.engines import first_passage, simulation
+    from lanline.engines import simulation
 
-    available = ["simulation"]
-    if first_passage.covers(model):
-        available.insert(0, "first_passage")
-    if _by_formula(model) is not None:
-        available.insert(0, "closed_form")
+    available = engines_of(model)
     if data.engine not in ("auto", *available):
         raise UserError(f"data.engine: {model.name} has no {data.engine}; it has auto, {', '.join(available)}")
     engine = available[0] if data.engine == "auto" else data.engine

@@ -78,15 +78,29 @@ def densities(model: Model, theta: np.ndarray, limit: np.ndarray, shift: float) 
         shift: distance by which the bounds are moved outwards; the start point stays where it is.
     """
     column = {name: np.ascontiguousarray(theta[:, i], dtype=float) for i, name in enumerate(model.params)}
+    if model.simulator == "ddm":
+        column["a"] = 0.5 * column["a"]  # ddm_legacy moves between 0 and a, all others between -a and a
+    shape = _shape(column, shift)
+    return ClosedForm(shape, _table(shape, column["t"], limit - column["t"], model.choices))
+
+
+def tabulate(column: dict[str, np.ndarray], limit: np.ndarray, shift: float, choices: tuple[int, ...]) -> Table:
+    """Table of decision times, for models that put more on top; ``column`` holds v, a, z and perhaps theta, sv."""
+    return _table(_shape(column, shift), np.zeros(len(limit)), limit, choices)
+
+
+def _shape(column: dict[str, np.ndarray], shift: float) -> np.ndarray:
     half_width = column["a"] + shift
-    collapse = np.tan(column["theta"]) if model.boundary == "angle" else np.zeros(len(theta))
+    zero = np.zeros(len(half_width))
+    collapse = np.tan(column.get("theta", zero))
     start = (2 * column["z"] - 1) * column["a"] / half_width
-    spread = column.get("sv", np.zeros(len(theta)))
-    shape = np.stack([column["v"], half_width, collapse, start, spread], axis=1)
-    decision_limit = limit - column["t"]
-    log_time, log_f = _tabulate(shape, decision_limit, N_NODES)
-    distance = half_width[:, None] * (1 - start[:, None] * np.asarray(model.choices))
-    return ClosedForm(shape, make_table(column["t"], decision_limit, log_time, log_f, 0.5 * distance**2, model.choices))
+    return np.stack([column["v"], half_width, collapse, start, column.get("sv", zero)], axis=1)
+
+
+def _table(shape: np.ndarray, onset: np.ndarray, limit: np.ndarray, choices: tuple[int, ...]) -> Table:
+    log_time, log_f = _tabulate(shape, limit, N_NODES)
+    distance = shape[:, 1:2] * (1 - shape[:, 3:4] * np.asarray(choices))
+    return make_table(onset, limit, log_time, log_f, 0.5 * distance**2, choices)
 
 
 @njit(cache=True)

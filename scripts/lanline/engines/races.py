@@ -151,14 +151,8 @@ def _ballistic(model: Model, column: dict[str, np.ndarray], shift: float) -> tup
 
 def _folded_mass(low: np.ndarray, high: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Integral over (low, high) of P(|N(v, 1)| < x)."""
-    nodes, weights = NARROW
-    half = 0.5 * (high - low)
-    narrow = np.zeros(half.shape)
-    for node, weight in zip(nodes, weights, strict=True):
-        x = low + half * (node + 1)
-        narrow += weight * half * (ndtr(x - v) - ndtr(-x - v))
     wide = _ramp(high - v) - _ramp(low - v) - _ramp(-low - v) + _ramp(-high - v)
-    return np.where(half < 0.5, narrow, wide)
+    return _by_width(lambda x: ndtr(x - v) - ndtr(-x - v), low, high, wide)
 
 
 def _diffusing(model: Model, column: dict[str, np.ndarray], shift: float) -> tuple[Finishing, np.ndarray]:
@@ -212,14 +206,21 @@ def _rates(model: Model, column: dict[str, np.ndarray]) -> list[np.ndarray]:
 
 def _moment(low: np.ndarray, high: np.ndarray, c: np.ndarray) -> np.ndarray:
     """Integral over (low, high) of (c + u) phi(u), where c + u >= 0."""
+    mass = np.where(low > 0, ndtr(-low) - ndtr(-high), ndtr(high) - ndtr(low))
+    wide = c * mass + _normal(low) - _normal(high)
+    return _by_width(lambda u: (c + u) * _normal(u), low, high, wide)
+
+
+def _by_width(
+    function: Callable[[np.ndarray], np.ndarray], low: np.ndarray, high: np.ndarray, wide: np.ndarray
+) -> np.ndarray:
+    """Integral over (low, high): ``wide``, its formula, or quadrature where the formula would cancel."""
     nodes, weights = NARROW
     half = 0.5 * (high - low)
     narrow = np.zeros(half.shape)
     for node, weight in zip(nodes, weights, strict=True):
-        u = low + half * (node + 1)
-        narrow += weight * half * (c + u) * _normal(u)
-    mass = np.where(low > 0, ndtr(-low) - ndtr(-high), ndtr(high) - ndtr(low))
-    return np.where(half < 0.5, narrow, c * mass + _normal(low) - _normal(high))
+        narrow += weight * half * function(low + half * (node + 1))
+    return np.where(half < 0.5, narrow, wide)
 
 
 def _ramp(u: np.ndarray) -> np.ndarray:

@@ -57,7 +57,7 @@ _STABLE = "levy_flexbound"  # the same with symmetric alpha-stable noise of unit
 # a response too early (one: the start of the step in which a particle arrives).
 _BOUND_PARAMETER = {"racing_diffusion_model": ("b", 1), "addm": ("a", 0)}
 _WALKS = _BOUNDED | {_STABLE, *_BOUND_PARAMETER}
-_EXACT = {"lba_vanilla", "lba_angle", "poisson_race", "rlwm_lba_race", "rlwm_lba_pw_v1"}  # no steps in time
+WITHOUT_STEPS = {"lba_vanilla", "lba_angle", "poisson_race", "rlwm_lba_race", "rlwm_lba_pw_v1"}  # their times are drawn
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def check_target(model: Model, target: str) -> None:
     """Raise UserError where the simulation engine cannot give labels for ``target``."""
     from lanline.engines import walks
 
-    if target == "continuous" and model.simulator not in _WALKS | _EXACT | walks.SIMULATORS.keys():
+    if target == "continuous" and model.simulator not in _WALKS | WITHOUT_STEPS | walks.SIMULATORS.keys():
         raise UserError(
             f"data.target: {model.name} has simulated labels only, and no correction for the time step is "
             f"known for its simulator {model.simulator}. Set data.target: euler for labels of the process "
@@ -259,6 +259,11 @@ def _simulate_together(
     choice = done["choices"].reshape(n_trajectories, len(theta)).T.astype(np.float64)
     # A walk that stops exactly on its start point has the sign 0 in two-choice models: no response either.
     omitted = (rt <= 0) | (rt >= limit[:, None]) | ~np.isin(choice, model.choices)
+    if "A" in column and model.simulator in _BOUND_PARAMETER:
+        # A particle that starts above its bound has no decision time: an omission, as in `lanline.engines.races`. The
+        # simulator spreads it over half a step, together with those that arrive in the first one.
+        beyond = column["A"] > column[_BOUND_PARAMETER[model.simulator][0]]
+        omitted |= beyond[:, None] & (rt <= (column["t"] + 0.5 * delta_t)[:, None])
     return np.where(omitted, np.nan, rt), np.where(omitted, np.nan, choice)
 
 
@@ -272,7 +277,7 @@ def _for_continuous_time(model: Model, column: dict[str, np.ndarray], delta_t: f
 
     from lanline.engines import walks
 
-    if model.simulator in _EXACT:
+    if model.simulator in WITHOUT_STEPS:
         return {}
     if model.simulator in walks.SIMULATORS:
         return {"simulator": walks.SIMULATORS[model.simulator]}

@@ -93,10 +93,12 @@ def _slopes(log_time, smooth):
                 width = log_time[b, j + 1] - log_time[b, j]
                 right = (smooth[b, c, j + 1] - smooth[b, c, j]) / width
                 value = (left * width + right * left_width) / (width + left_width)
-                # Near a maximum the secants differ in sign: there the parabola is right and no limit applies.
                 if left * right > 0.0:
                     bound = 3.0 * min(abs(left), abs(right))
-                    value = min(max(value, -bound), bound)
+                else:
+                    # Near a maximum the parabola is right, but not at a kink with cells of very different widths.
+                    bound = 3.0 * max(abs(left) * left_width, abs(right) * width) / max(left_width, width)
+                value = min(max(value, -bound), bound)
                 slope[b, c, j] = value
                 left, left_width = right, width
             slope[b, c, n - 1] = left

@@ -16,6 +16,7 @@ at once: F has a jump at 0.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,8 +24,10 @@ from numba import njit
 
 from lanline.engines.closed_form import DEPTH, log_density_at
 from lanline.engines.tables import RULE, Table, hermite, make_table
-from lanline.models import Model
+from lanline.models import DEADLINE_SUFFIX, Model
 
+# By name, because ssm-simulators' registry holds the distribution of the non-decision time as code.
+_MODELS = ("ddm_st", "full_ddm", "full_ddm2", "full_ddm_rv")
 N_NODES = 160
 START_RULE = np.polynomial.legendre.leggauss(24)
 ONSET_RULE = np.polynomial.legendre.leggauss(32)
@@ -35,11 +38,38 @@ ROUNDS = 300
 
 def covers(model: Model) -> bool:
     """Whether this engine has the density of ``model``."""
-    return (
-        model.simulator in ("full_ddm", "full_ddm_rv")
-        and model.boundary == "constant"
-        and {"v", "a", "z", "t", "st"} <= set(model.params) <= {"v", "a", "z", "t", "sz", "sv", "st", "deadline"}
-    )
+    return model.name.removesuffix(DEADLINE_SUFFIX) in _MODELS
+
+
+def draw_in_time(
+    draw: Callable[[], tuple[np.ndarray, np.ndarray]], limit: np.ndarray, responses: np.ndarray, n: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw again and again until each theta has n responses after 0 and before its limit.
+
+    Args:
+        draw: gives (B, n) response times and choices.
+        limit: (B,) largest response time, seconds.
+        responses: (B,) probability of a response in time.
+        n: responses that each theta gets.
+
+    Returns:
+        (B, n) response times and choices, nan for a theta that hardly ever responds in time.
+    """
+    n_theta = len(limit)
+    rt, choice = np.full((2, n_theta, n), np.nan)
+    filled = np.where(responses < MIN_RESPONSES, n, 0)
+    for _ in range(ROUNDS):
+        if (filled == n).all():
+            break
+        time, side = draw()
+        for b in np.flatnonzero(filled < n):
+            taken = np.flatnonzero((time[b] > 0) & (time[b] < limit[b]))[: n - filled[b]]
+            into = slice(filled[b], filled[b] + len(taken))
+            rt[b, into], choice[b, into] = time[b, taken], side[b, taken]
+            filled[b] += len(taken)
+    scarce = filled < n
+    rt[scarce], choice[scarce] = np.nan, np.nan
+    return rt, choice
 
 
 @dataclass(frozen=True)
@@ -63,30 +93,21 @@ class Variable:
     def sample(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Decision times by inverse CDF plus uniform non-decision times, drawn again where they are too late."""
         shape = (len(self.onset), n)
-        rt, choice = np.full(shape, np.nan), np.full(shape, np.nan)
-        filled = np.where(self.choice_probability().sum(axis=1) < MIN_RESPONSES, n, 0)
         at_once = self.instant.sum(axis=1)
         total = self.table.choice_probability().sum(axis=1) + at_once
         earliest = self.onset - self.spread
         span = np.clip(self.limit - earliest, 0.0, 2 * self.spread)
-        for _ in range(ROUNDS):
-            if (filled == n).all():
-                break
+
+        def draw() -> tuple[np.ndarray, np.ndarray]:
             time, side = self.table.sample(n, rng)
             # Trials that start beyond a bound respond there at once.
             uniform = rng.random(shape) * total[:, None]
             beyond = np.where(uniform < self.instant[:, :1], self.table.choices[0], self.table.choices[1])
             instant = uniform < at_once[:, None]
             time, side = np.where(instant, 0.0, time), np.where(instant, beyond, side)
-            time = time + earliest[:, None] + span[:, None] * rng.random(shape)
-            for b in np.flatnonzero(filled < n):
-                taken = np.flatnonzero(time[b] < self.limit[b])[: n - filled[b]]
-                into = slice(filled[b], filled[b] + len(taken))
-                rt[b, into], choice[b, into] = time[b, taken], side[b, taken]
-                filled[b] += len(taken)
-        scarce = filled < n
-        rt[scarce], choice[scarce] = np.nan, np.nan
-        return rt, choice
+            return time + earliest[:, None] + span[:, None] * rng.random(shape), side
+
+        return draw_in_time(draw, self.limit, self.choice_probability().sum(axis=1), n)
 
     def log_density(self, rt: np.ndarray, choice: np.ndarray) -> np.ndarray:
         index = np.searchsorted(self.table.choices, choice)

@@ -7,6 +7,7 @@ from typing import Any
 
 from lanline.config import Gate
 from lanline.evaluation.metrics import Metrics
+from lanline.evaluation.probabilities import ProbabilityMetrics
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class Criterion:
     """One number, its limits, and whether it keeps them.
 
     Attributes:
-        metric: name in `lanline.evaluation.metrics.Metrics`.
+        metric: name in `lanline.evaluation.metrics.Metrics`, or in `ProbabilityMetrics`.
         value: what the network has.
         lower: smallest allowed value, or None.
         upper: largest allowed value, or None.
@@ -30,7 +31,7 @@ class Criterion:
     def __str__(self) -> str:
         limits = [(">=", self.lower), ("<=", self.upper)]
         limit = " and ".join(f"{sign} {value:g}" for sign, value in limits if value is not None)
-        return f"{self.metric:<8}  {self.value:7.4f}  {limit:<8}  {'pass' if self.passed else 'FAIL'}"
+        return f"{self.metric:<15}  {self.value:7.4f}  {limit:<8}  {'pass' if self.passed else 'FAIL'}"
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,15 @@ class Verdict:
         return {"passed": self.passed, "criteria": [asdict(criterion) for criterion in self.criteria]}
 
 
-def check_gate(metrics: Metrics, gate: Gate) -> Verdict:
+def check_gate(metrics: Metrics | ProbabilityMetrics, gate: Gate) -> Verdict:
     """Hold the metrics against the limits of ``evaluation.gate``; a value on the limit passes."""
+    if isinstance(metrics, ProbabilityMetrics):
+        return Verdict(
+            (
+                _criterion("mae", metrics.mae, None, gate.max_mae),
+                _criterion("probability_mae", metrics.probability_mae, None, gate.max_probability_error),
+            )
+        )
     lowest_mass, highest_mass = gate.mass
     return Verdict(
         (
@@ -62,7 +70,7 @@ def check_gate(metrics: Metrics, gate: Gate) -> Verdict:
     )
 
 
-def evaluation_record(metrics: Metrics, verdict: Verdict) -> dict[str, Any]:
+def evaluation_record(metrics: Metrics | ProbabilityMetrics, verdict: Verdict) -> dict[str, Any]:
     """Content of an evaluation's metrics.json: the metrics by name, and the gate's verdict under ``gate``."""
     return {**asdict(metrics), "gate": verdict.to_json()}
 

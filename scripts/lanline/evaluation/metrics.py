@@ -108,7 +108,7 @@ def judge(network: LogLikelihood, reference: Reference) -> Judged:
         trials_below_min=trials.below_min,
         trials_omitted=trials.omitted,
         mae=mae,
-        mae_standard_error=_clustered_standard_error(absolute - mae, trials.cluster),
+        mae_standard_error=clustered_standard_error(absolute - mae, trials.cluster),
         rmse=float(np.sqrt(np.mean(error**2))),
         abs_error_p99=float(np.quantile(absolute, 0.99)),
         bias=float(error.mean()),
@@ -136,7 +136,7 @@ def _integrate(density: np.ndarray, rt: np.ndarray) -> np.ndarray:
     return np.trapezoid(density.sum(axis=1), rt, axis=1)
 
 
-def _clustered_standard_error(residual: np.ndarray, cluster: np.ndarray) -> float:
+def clustered_standard_error(residual: np.ndarray, cluster: np.ndarray) -> float:
     """Standard error of a mean whose residuals (N,) are independent between clusters, not within."""
     sums = np.bincount(cluster, residual)
     return float(np.sqrt(np.sum(sums**2)) / len(residual))

@@ -20,9 +20,9 @@ class NetworkSummary:
     Attributes:
         name: of the training run.
         framework: torch or jax.
-        mae: mean absolute error in log-likelihood, nats.
+        mae: mean absolute error in log-likelihood, or in the log-probability of what happened, nats.
         abs_error_p99: 99 % quantile of the same.
-        mass: 5 % and 95 % quantile of the total probability over thetas.
+        mass: 5 % and 95 % quantile of the total probability over thetas; None where it is 1 by construction.
         reference: what the errors are from: exact or simulation.
         passed: whether it passed the gate.
         failed: metrics of the gate's criteria that it does not keep.
@@ -35,7 +35,7 @@ class NetworkSummary:
     framework: str
     mae: float
     abs_error_p99: float
-    mass: tuple[float, float]
+    mass: tuple[float, float] | None
     reference: str
     passed: bool
     failed: tuple[str, ...]
@@ -67,7 +67,7 @@ def read_summaries(runs: Sequence[Path], metrics: Sequence[Path]) -> list[Networ
             framework=run.framework,
             mae=values["mae"],
             abs_error_p99=values["abs_error_p99"],
-            mass=(values["mass_q05"], values["mass_q95"]),
+            mass=(values["mass_q05"], values["mass_q95"]) if "mass_q05" in values else None,
             reference=values["reference"],
             passed=values["gate"]["passed"],
             failed=failed,
@@ -110,13 +110,12 @@ def as_json(summaries: Sequence[NetworkSummary]) -> dict[str, Any]:
 
 
 def _cells(summary: NetworkSummary) -> tuple[str, ...]:
-    low, high = summary.mass
     return (
         summary.name,
         summary.framework,
         f"{summary.mae:.4f}",
         f"{summary.abs_error_p99:.3f}",
-        f"{low:.3f}-{high:.3f}",
+        "{:.3f}-{:.3f}".format(*summary.mass) if summary.mass else "",
         "passed" if summary.passed else f"FAILED: {', '.join(summary.failed)}",
         f"{summary.training_seconds:.0f} s",
         summary.onnx,

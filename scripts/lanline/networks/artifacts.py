@@ -42,7 +42,7 @@ def write_network(
         weights: for raw inputs.
         identity: where the network came from (run, seed, framework, ids); also in the ONNX file's metadata.
         history: one dictionary of numbers for each epoch.
-        trained: the trainer's own forward pass: raw inputs (n, D) to outputs (n,).
+        trained: the trainer's own forward pass: raw inputs (n, D), as exported, to values (n,).
         parity_rows: raw inputs (n, D) inside the bounds to compare at.
 
     Returns:

@@ -46,9 +46,10 @@ def write_lanfactory_files(
         origin: ids of the data.
 
     Returns:
-        The files; none if the network has an activation that LANfactory does not know.
+        The files; none if the network has an activation that LANfactory does not know, or several outputs: LANfactory
+        would take each of them for the logit of a probability of its own.
     """
-    if not set(spec.activations) <= set(ACTIVATIONS):
+    if not set(spec.activations) <= set(ACTIVATIONS) or spec.layers[-1] > 1:
         return []
     folder = Path(folder)
     network = _network_config(spec)
@@ -98,7 +99,7 @@ def _train_config(spec: NetworkSpec, settings: Training, network: dict[str, Any]
         "lr_scheduler": settings.schedule,
         "lr_scheduler_params": {},
         "weight_decay": settings.weight_decay,
-        "loss": settings.loss,
+        "loss": "bcelogit" if spec.gives_probabilities else settings.loss,
         "train_output_type": network["train_output_type"],
         "layer_sizes": network["layer_sizes"],
         "activations": network["activations"],

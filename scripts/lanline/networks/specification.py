@@ -30,15 +30,19 @@ ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """A fully connected network with one output.
+    """A fully connected network.
+
+    What its outputs mean follows from its type. The output of a lan is the log-likelihood of rt and choice. All others
+    give logits of probabilities: see `lanline.networks.heads`.
 
     Attributes:
-        network_type: lan (the output is the log-likelihood of rt and choice).
+        network_type: lan, cpn, opn or gonogo.
         model: name of the model.
         params: the model's parameters, in the order of the first input columns.
         inputs: names of all input columns.
-        layers: units of each layer after the inputs; the last one is the output, 1.
+        layers: units of each layer after the inputs; the last ones are the outputs.
         activations: one for each layer but the last.
+        choices: the model's responses, as they are coded.
     """
 
     network_type: str
@@ -47,6 +51,17 @@ class NetworkSpec:
     inputs: tuple[str, ...]
     layers: tuple[int, ...]
     activations: tuple[str, ...]
+    choices: tuple[int, ...] = ()  # networks of older versions do not say
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether the outputs are logits of probabilities, rather than a log-likelihood."""
+        return self.network_type != "lan"
+
+    @property
+    def exported_inputs(self) -> tuple[str, ...]:
+        """Columns that the exported network takes: a cpn is asked for the probability of one choice."""
+        return (*self.inputs, "choice") if self.network_type == "cpn" else self.inputs
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
@@ -64,13 +79,19 @@ class NetworkSpec:
 def make_spec(network: Network, model: Model) -> NetworkSpec:
     """The specification of ``network`` for ``model``."""
     return NetworkSpec(
+        choices=model.choices,
         network_type=network.network_type,
         model=model.name,
         params=model.params,
-        inputs=(*model.params, "rt", "choice"),
-        layers=(*network.hidden_layers, 1),
+        inputs=(*model.params, "rt", "choice") if network.network_type == "lan" else model.params,
+        layers=(*network.hidden_layers, n_outputs(network.network_type, model)),
         activations=tuple(network.activations),
     )
+
+
+def n_outputs(network_type: str, model: Model) -> int:
+    """Two categories need one logit; more choices have one each."""
+    return len(model.choices) if network_type == "cpn" and len(model.choices) > 2 else 1
 
 
 def weight_name(layer: int) -> str:
@@ -82,12 +103,12 @@ def bias_name(layer: int) -> str:
 
 
 def forward(spec: NetworkSpec, weights: Weights, x: np.ndarray) -> np.ndarray:
-    """Outputs (n,) of the network for inputs ``x`` (n, D), in the precision of ``x``."""
+    """Outputs (n,), or (n, K) if there are several, for inputs ``x`` (n, D), in the precision of ``x``."""
     for layer in range(len(spec.layers)):
         x = x @ weights[weight_name(layer)].T.astype(x.dtype) + weights[bias_name(layer)].astype(x.dtype)
         if layer < len(spec.activations):
             x = ACTIVATIONS[spec.activations[layer]](x)
-    return x[:, 0]
+    return x[:, 0] if spec.layers[-1] == 1 else x
 
 
 @dataclass(frozen=True)

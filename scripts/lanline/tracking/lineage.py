@@ -17,6 +17,7 @@ from lanline.tracking.run import Run, open_run
 from lanline.tracking.store import Store, ask, connect, redact
 
 INVENTORY = "generated_files_inventory.json"  # the field's name: ssm-simulators and LANfactory use it too
+SHARD_RECORDS = "shard_records.json"  # engine, machine, job and libraries of each shard
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def record_dataset(
     rows: int,
     params: Mapping[str, Any],
     config: Path,
+    shard_records: Path | None = None,
     store: Store | None,
     on_outage: str = "spool",
     name: str | None = None,
@@ -65,6 +67,7 @@ def record_dataset(
         rows: number of rows in all files.
         params: settings that the data were made with, flat.
         config: the configuration file, kept as an artifact.
+        shard_records: file ``shard_records.json``, kept as an artifact.
         store: from `resolve_store`, or None with tracking off.
         on_outage: see `lanline.tracking.run.open_run`.
         name: of the run in MLflow; default: ``{model}-data-{dataset_id}``.
@@ -93,6 +96,8 @@ def record_dataset(
     with run:
         run.log_artifact(inventory)
         run.log_artifact(config, "config")
+        if shard_records:
+            run.log_artifact(shard_records)
         run.log_metrics({"files": files, "rows": rows})
         profile = {"rows": rows, "files": files}
         run.log_dataset(f"{model}-data", dataset_id, source, "generated", tags=ids, profile=profile)
@@ -100,12 +105,14 @@ def record_dataset(
 
 
 def lineage_tags(dataset: Dataset) -> dict[str, str]:
-    """Tags of a run that uses ``dataset``: its ids, as far as they are known."""
+    """Tags of a run that uses ``dataset``: its ids, as far as they are known. MLflow shows the data set's run as the
+    parent of the trainings on it."""
     tags = {
         "dataset_id": dataset.dataset_id,
         "lineage_id": dataset.lineage_id,
         "data_generation_experiment_id": dataset.experiment_id,
         "data_generation_run_id": dataset.run_id,
+        "mlflow.parentRunId": dataset.run_id,
     }
     return {tag: value for tag, value in tags.items() if value is not None}
 
@@ -117,6 +124,7 @@ def lineage_links(dataset: Dataset) -> dict[str, str]:
     return {
         "data_generation_experiment_id": f"experiment:{dataset.experiment_name}",
         "data_generation_run_id": f"run:{dataset.tracking_key}",
+        "mlflow.parentRunId": f"run:{dataset.tracking_key}",
     }
 
 

@@ -5,11 +5,23 @@ from __future__ import annotations
 import getpass
 import os
 import socket
+from collections.abc import Iterable, Mapping
 from functools import cache
+from typing import Any
 
+from lanline.cluster.slurm import ask, fields
+from lanline.errors import UserError
+from lanline.logs import say
 from lanline.versions import git_commit, library_versions
 
 LIBRARIES = ("lanline", "numpy", "scipy", "ssm-simulators", "torch", "jax", "onnx", "mlflow")
+SLURM_FIELDS = {
+    "NodeList": "node",
+    "Partition": "partition",
+    "Account": "account",
+    "TimeLimit": "time_limit",
+    "Restarts": "restarts",
+}
 
 
 def standard_tags() -> dict[str, str]:
@@ -31,6 +43,30 @@ def _version_tags() -> dict[str, str]:
 
 
 def job_tags() -> dict[str, str]:
-    """Host and SLURM job of this process."""
-    job = os.environ.get("SLURM_JOB_ID")
-    return {"host": socket.gethostname(), **({"slurm_job_id": job} if job else {})}
+    """Host of this process, and its SLURM job with its node and what it had asked for."""
+    return {"host": socket.gethostname(), **(_slurm_tags(job) if (job := os.environ.get("SLURM_JOB_ID")) else {})}
+
+
+def _slurm_tags(job: str) -> dict[str, str]:
+    """What SLURM knows of a job. The environment of a step says little of it, and differs between versions."""
+    tags = {"slurm_job_id": job}
+    try:
+        known = fields(ask("scontrol", "show", "job", job, "--oneliner"))
+    except UserError as error:  # a record of a run never stops the run
+        say(f"SLURM does not tell about job {job}: {error}")
+        return tags
+    requested = known.get("ReqTRES") or known.get("TRES")  # since SLURM 23.11, and before
+    tags |= {f"slurm_{name}": value for field, name in SLURM_FIELDS.items() if (value := known.get(field))}
+    return tags | ({"slurm_requested": requested} if requested else {})
+
+
+def attempts(events: Iterable[Mapping[str, Any]], now: Mapping[str, str]) -> dict[str, str]:
+    """The tag ``slurm_job_ids``: every job that has worked on a run which goes on, the current one last.
+
+    Args:
+        events: of the run's journal so far.
+        now: tags of the current attempt.
+    """
+    jobs = [event.get("tags", {}).get("slurm_job_id") for event in events] + [now.get("slurm_job_id")]
+    distinct = dict.fromkeys(job for job in jobs if job)
+    return {"slurm_job_ids": ", ".join(distinct)} if distinct else {}

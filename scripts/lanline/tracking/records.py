@@ -17,6 +17,7 @@ from lanline.tracking.store import Store, StoreUnavailable, ask, connect, redact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run as MlflowRun
 
 
 @dataclass(frozen=True)
@@ -246,3 +247,23 @@ def _short(path: Path) -> str:
     """``path`` as seen from the working directory, if it lies in it."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def unfinished_run(client: MlflowClient, store: Store, run_id: str) -> MlflowRun:
+    """The MLflow run of that id, if it may be gone on with.
+
+    Raises:
+        StoreUnavailable: the store cannot be reached.
+        UserError: the run is unknown, deleted, or has finished.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = ask(store, client.get_run, run_id)
+    except MlflowException as error:
+        raise UserError(f"MLflow run {run_id} cannot be gone on with: {redact(str(error))}") from None
+    if run.info.lifecycle_stage == "deleted":
+        raise UserError(f"MLflow run {run_id} was deleted: restore it in {store.shown}, or start without its id")
+    if run.info.status == "FINISHED":
+        raise UserError(f"MLflow run {run_id} has finished, and is not written to again: start without its id")
+    return run

@@ -20,11 +20,12 @@ import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lanline.errors import UserError
 from lanline.files import sha256_file, sha256_json
 from lanline.logs import say
+from lanline.tracking.endings import ending, terminate
 from lanline.tracking.journal import (
     DIED,
     FOLDER,
@@ -40,20 +41,17 @@ from lanline.tracking.journal import (
     summary,
 )
 from lanline.tracking.mirror import KEY_TAG, Position, mirror, position_file, read_position
-from lanline.tracking.origin import standard_tags
+from lanline.tracking.origin import attempts, standard_tags
+from lanline.tracking.records import unfinished_run
+from lanline.tracking.spool import start_follower
 from lanline.tracking.store import (
     MLFLOW_MISSING,
     Store,
     StoreUnavailable,
-    ask,
     connect,
     mlflow_installed,
     redact,
 )
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import Run as MlflowRun
 
 DIGEST_LENGTH = 36  # MLflow's limit
 WAIT_FOR_MIRROR = 60.0
@@ -192,15 +190,15 @@ class Run:
             self._writer.append("start", **self._start)
             self.log_params(self._start_params)
         if threading.current_thread() is threading.main_thread():
-            self._old_handler = signal.signal(signal.SIGTERM, _terminate)
+            self._old_handler = signal.signal(signal.SIGTERM, terminate)
         if self._store and not mlflow_installed():
             say(f"{MLFLOW_MISSING}: this run is recorded in {self.journal.parent.parent} only")
         elif self._store and self._follow:
-            self._mirror = self._start_mirror()
+            self._mirror = start_follower(self.journal, self._store)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        status, reason = _ending(error)
+        status, reason = ending(error)
         if self._old_handler is not None:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second SIGTERM must not tear the end
         self._writer.append("end", status=status, reason=redact(reason), time=now())
@@ -230,32 +228,9 @@ class Run:
         ended = f"{last['status']}: {last.get('reason')}" if last["event"] == "end" else DIED
         times = 1 + sum(event["event"] == "resume" for event in events)
         self._writer.append("resume", time=now(), after=ended, times=times, host=socket.gethostname())
-        self._writer.append("tags", tags=self._start["tags"])
+        self._writer.append("tags", tags=self._start["tags"] | attempts(events, self._start["tags"]))
         self.link(self._start["links"])
         say(f"goes on with run {self.key}, which had ended: {ended}")
-
-    def _start_mirror(self) -> subprocess.Popen:
-        command = [
-            sys.executable,
-            "-m",
-            "lanline.tracking.spool",
-            str(self.journal),
-            "--follow",
-            str(os.getpid()),
-        ]
-        # The URI goes through the environment: a command line is there for everyone to read.
-        environment = {**os.environ, "MLFLOW_TRACKING_URI": self._store.uri}
-        if self._store.artifact_location:
-            environment["MLFLOW_ARTIFACT_LOCATION"] = self._store.artifact_location
-        with self.journal.with_suffix(".mirror.log").open("a") as log:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                start_new_session=True,
-            )
 
     def _bring_over(self) -> None:
         try:
@@ -355,41 +330,6 @@ def open_run(
         position.write(position_file(journal))
         start["adopts"] = adopted.info.status
     return Run(journal, store, follow, start, texts)
-
-
-def unfinished_run(client: MlflowClient, store: Store, run_id: str) -> MlflowRun:
-    """The MLflow run of that id, if it may be gone on with. Raises as `open_run` does."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        run = ask(store, client.get_run, run_id)
-    except MlflowException as error:
-        raise UserError(f"MLflow run {run_id} cannot be gone on with: {redact(str(error))}") from None
-    if run.info.lifecycle_stage == "deleted":
-        raise UserError(f"MLflow run {run_id} was deleted: restore it in {store.shown}, or start without its id")
-    if run.info.status == "FINISHED":
-        raise UserError(f"MLflow run {run_id} has finished, and is not written to again: start without its id")
-    return run
-
-
-class _Terminated(SystemExit):
-    """SIGTERM: `scancel`, SLURM's time limit, `kill`. Passes `except Exception` and exits as a shell
-    expects."""
-
-
-def _terminate(*_: object) -> None:
-    raise _Terminated(128 + signal.SIGTERM)
-
-
-def _ending(error: BaseException | None) -> tuple[str, str]:
-    """MLflow status and reason of a run that ended with ``error``."""
-    if isinstance(error, _Terminated):
-        return "KILLED", "SIGTERM (cancelled, or time limit reached)"
-    if isinstance(error, KeyboardInterrupt):
-        return "KILLED", "interrupted from the keyboard"
-    if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
-        return "FINISHED", ""
-    return "FAILED", f"{type(error).__name__}: {error}"
 
 
 def _checked(name: str) -> str:

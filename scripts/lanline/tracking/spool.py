@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -65,6 +67,19 @@ def sync(root: Path, store: Store) -> list[str]:
 def alive_runs(root: Path) -> list[Path]:
     """Journals under ``root`` that a process is writing."""
     return [path for folder in Path(root).rglob(FOLDER) for path in journals(folder.parent) if is_alive(path)]
+
+
+def start_follower(journal: Path, store: Store) -> subprocess.Popen:
+    """Start the process that mirrors a journal as this process writes it."""
+    command = [sys.executable, "-m", "lanline.tracking.spool", str(journal), "--follow", str(os.getpid())]
+    # The URI goes through the environment: a command line is there for everyone to read.
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": store.uri}
+    if store.artifact_location:
+        environment["MLFLOW_ARTIFACT_LOCATION"] = store.artifact_location
+    with journal.with_suffix(".mirror.log").open("a") as log:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+        )
 
 
 def follow(journal: Path, store: Store, pid: int) -> None:

@@ -31,8 +31,8 @@ class Backend(Protocol):
         """Take one optimizer step for each batch.
 
         Args:
-            rows: (k, b, D + 1) float32: k batches of b rows, at most a whole block of whole batches; standardised
-                inputs, and the label in the last column.
+            rows: (k, b, D + L) float32: k batches of b rows, at most a whole block of whole batches; standardised
+                inputs, and as many labels as the network has outputs in the last columns.
             rates: (k,) learning rates.
 
         Returns:
@@ -40,7 +40,7 @@ class Backend(Protocol):
         """
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """Outputs (n,) for standardised inputs ``x`` (n, D)."""
+        """Outputs (n,), or (n, K) if there are several, for standardised inputs ``x`` (n, D)."""
 
     def state(self) -> dict[str, np.ndarray]:
         """Copies of the parameters and of the optimizer's moments, each one flat float32 array (N,)."""

@@ -58,7 +58,7 @@ class JaxBackend:
         # in the same order whether or not the training was interrupted just before it.
         self._block_shape = (block_batches(settings), self._filled(settings.batch_size))
         block = jax.shard_map(
-            partial(_block, spec.activations, settings),
+            partial(_block, spec, settings),
             mesh=mesh,
             in_specs=(everywhere, shared, everywhere, everywhere, everywhere),
             out_specs=everywhere,
@@ -72,7 +72,9 @@ class JaxBackend:
         flat = flatten(weights)
         self.restore({"parameters": flat, "first_moment": np.zeros_like(flat), "second_moment": np.zeros_like(flat)}, 0)
         # A block of no batches: compiles now, so that compilation counts as start-up and not as training.
-        self.run_block(np.zeros((0, settings.batch_size, len(spec.inputs) + 1), np.float32), np.zeros(0, np.float32))
+        self.run_block(
+            np.zeros((0, settings.batch_size, len(spec.inputs) + spec.layers[-1]), np.float32), np.zeros(0, np.float32)
+        )
 
     def run_block(self, rows: np.ndarray, rates: np.ndarray) -> np.ndarray:
         k, b = rows.shape[:2]
@@ -87,7 +89,8 @@ class JaxBackend:
         return np.asarray(losses)[:k]
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        outputs = np.empty(len(x), np.float32)
+        n_outputs = self._spec.layers[-1]
+        outputs = np.empty((len(x), n_outputs) if n_outputs > 1 else len(x), np.float32)
         part = np.zeros((self._filled(min(PREDICT_ROWS, len(x))), x.shape[1]), np.float32)
         for start in range(0, len(x), len(part)):
             n = min(len(part), len(x) - start)
@@ -125,7 +128,8 @@ def _forward(activations: tuple[str, ...], layers: Layers, x: jax.Array) -> jax.
     for name, (weight, bias) in zip(activations, layers, strict=False):
         x = ACTIVATIONS[name](_product(x, weight) + bias)
     weight, bias = layers[-1]
-    return _product(x, weight)[:, 0] + bias[0]
+    x = _product(x, weight) + bias
+    return x[:, 0] if x.shape[1] == 1 else x
 
 
 def _product(x: jax.Array, weight: jax.Array) -> jax.Array:
@@ -133,21 +137,30 @@ def _product(x: jax.Array, weight: jax.Array) -> jax.Array:
     return jnp.matmul(x, weight, precision="highest")
 
 
-def _part_of_loss(activations, settings: Training, layers: Layers, rows: jax.Array, count: jax.Array) -> jax.Array:
-    """What this device's ``rows`` add to the mean loss of a batch whose first ``count`` rows are real."""
-    error = _forward(activations, layers, rows[:, :-1]) - rows[:, -1]
+def _losses(spec: NetworkSpec, settings: Training, outputs: jax.Array, labels: jax.Array) -> jax.Array:
+    """Loss (n,) of outputs (n,) or (n, K) at labels (n, L); as `lanline.training.losses`."""
+    if labels.shape[1] > 1:
+        return -(labels * jax.nn.log_softmax(outputs)).sum(axis=1)
+    if spec.gives_probabilities:
+        return jax.nn.softplus(outputs) - labels[:, 0] * outputs
+    error = outputs - labels[:, 0]
     if settings.loss == "mse":
-        losses = error**2
-    else:
-        clipped = jnp.clip(error, -settings.huber_delta, settings.huber_delta)
-        losses = clipped * (error - 0.5 * clipped)
+        return error**2
+    clipped = jnp.clip(error, -settings.huber_delta, settings.huber_delta)
+    return clipped * (error - 0.5 * clipped)
+
+
+def _part_of_loss(spec, settings: Training, layers: Layers, rows: jax.Array, count: jax.Array) -> jax.Array:
+    """What this device's ``rows`` add to the mean loss of a batch whose first ``count`` rows are real."""
+    x, labels = rows[:, : len(spec.inputs)], rows[:, len(spec.inputs) :]
+    losses = _losses(spec, settings, _forward(spec.activations, layers, x), labels)
     number = jax.lax.axis_index(SHARES) * len(rows) + jnp.arange(len(rows))
     return jnp.where(number < count, losses, 0).sum() / count
 
 
-def _block(activations, settings: Training, state, rows, numbers, n_batches, count):
-    """Steps for the first ``n_batches`` batches of ``rows`` (k, b, D + 1), ``count`` rows of each."""
-    part = jax.value_and_grad(partial(_part_of_loss, activations, settings))
+def _block(spec: NetworkSpec, settings: Training, state, rows, numbers, n_batches, count):
+    """Steps for the first ``n_batches`` batches of ``rows`` (k, b, D + L), ``count`` rows of each."""
+    part = jax.value_and_grad(partial(_part_of_loss, spec, settings))
 
     def step(i, carry):
         (parameters, first, second), losses = carry

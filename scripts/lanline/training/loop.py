@@ -14,17 +14,19 @@ import numpy as np
 from lanline.config import Framework, Training
 from lanline.errors import UserError
 from lanline.files import sha256_json
+from lanline.networks.heads import exported_values
 from lanline.networks.initial import initial_weights
 from lanline.networks.specification import NetworkSpec, Standardisation, Weights
 from lanline.training.backend import Backend, block_batches, start_backend, unflatten
 from lanline.training.checkpoint import read_checkpoint, write_checkpoint
+from lanline.training.losses import loss_and_error
 from lanline.training.reader import Reader, pieces_of, read_piece
 from lanline.training.schedule import Schedule
 
 SAMPLE_ROWS = 500_000  # of the first file, whose means and scales the inputs are standardised with
 VALIDATION_ROWS = 100_000  # in memory at once
 PARITY_ROWS = 1_000
-SAY_SECONDS = 10.0
+SHOW_SECONDS = 0.5  # between lines about progress
 
 Metrics = dict[str, float]
 
@@ -72,8 +74,8 @@ class Trained:
 
     Attributes:
         weights: for raw inputs.
-        forward: the trainer's own forward pass, raw inputs (n, D) to outputs (n,).
-        sample: raw inputs (n, D) of validation rows, n <= 1000, to compare an export with ``forward``.
+        forward: the trainer's own forward pass, raw inputs (n, D) as the exported network takes them to values (n,).
+        sample: such inputs of validation rows, n <= 1000, to compare an export with ``forward``.
         history: metrics of each epoch.
         timings: seconds of start_up (until the first step), training (steps alone), validation and total.
         resumed: whether it went on from a checkpoint.
@@ -106,6 +108,7 @@ def train(
     checkpoint: Path | None,
     on_epoch: Callable[[Metrics, int], None],
     say: Callable[[str], None],
+    show: Callable[[str], None] | None = None,
 ) -> Trained:
     """Train one network.
 
@@ -113,7 +116,8 @@ def train(
         job: what to train, on what, and how.
         checkpoint: file to write the state to and to go on from; None for no checkpoints.
         on_epoch: is given each epoch's metrics and its number, from 1.
-        say: is given lines about the progress.
+        say: is given a line for each epoch, and for what is unusual.
+        show: is given lines about the progress inside an epoch, twice a second.
 
     Raises:
         UserError: a file cannot be read, the framework or device is not there, or the loss is no longer finite.
@@ -121,7 +125,7 @@ def train(
     started = time.perf_counter()
     spec, settings = job.spec, job.settings
     first_rows = read_piece(pieces_of(job.training_files[:1], spec, SAMPLE_ROWS)[0], spec)
-    standardisation = Standardisation.of(first_rows[:, :-1])
+    standardisation = Standardisation.of(first_rows[:, : len(spec.inputs)])
     reader = Reader(
         job.training_files,
         spec,
@@ -133,7 +137,7 @@ def train(
         label_floor=settings.label_floor,
     )
     backend = start_backend(job.framework, spec, settings, initial_weights(spec, job.seed), job.threads)
-    run = _Run(job, backend, reader, standardisation, on_epoch, say)
+    run = _Run(job, backend, reader, standardisation, on_epoch, say, show)
     if checkpoint is not None:
         run.checkpoints_to(checkpoint)
     run.timings["start_up"] = time.perf_counter() - started
@@ -143,12 +147,26 @@ def train(
     run.timings["total"] = time.perf_counter() - started
     return Trained(
         weights=standardisation.fold(unflatten(spec, flat)),
-        forward=lambda x: backend.predict(standardisation.apply(x)),
-        sample=read_piece(pieces_of(job.validation_files, spec, PARITY_ROWS)[0], spec)[:, :-1],
+        forward=lambda x: _exported(spec, backend, standardisation, x),
+        sample=_sample(spec, job.validation_files),
         history=run.progress.history,
         timings=run.timings,
         resumed=run.resumed,
     )
+
+
+def _exported(spec: NetworkSpec, backend: Backend, standardisation: Standardisation, x: np.ndarray) -> np.ndarray:
+    """Values (n,) that the exported network must give for its raw inputs (n, D)."""
+    n_inputs = len(spec.inputs)
+    return exported_values(spec, backend.predict(standardisation.apply(x[:, :n_inputs])), x[:, -1])
+
+
+def _sample(spec: NetworkSpec, files: Sequence[Path]) -> np.ndarray:
+    """Some inputs (n, D) as the exported network takes them."""
+    rows = read_piece(pieces_of(files, spec, PARITY_ROWS)[0], spec)[:, : len(spec.inputs)]
+    if spec.exported_inputs == spec.inputs:
+        return rows
+    return np.column_stack([rows, np.resize(np.array(spec.choices, rows.dtype), len(rows))])
 
 
 class _Run:
@@ -162,18 +180,19 @@ class _Run:
         standardisation: Standardisation,
         on_epoch: Callable[[Metrics, int], None],
         say: Callable[[str], None],
+        show: Callable[[str], None] | None,
     ):
         self.progress = Progress()
         self.timings = {"start_up": 0.0, "training": 0.0, "validation": 0.0, "total": 0.0}
         self.resumed = False
         self._job, self._settings, self._backend, self._reader = job, job.settings, backend, reader
         self._standardisation = standardisation
-        self._on_epoch, self._say = on_epoch, say
+        self._on_epoch, self._say, self._show = on_epoch, say, show
         self._n_steps = job.settings.epochs * reader.n_batches
         self._schedule = Schedule(job.settings, self._n_steps)
         self._best: np.ndarray | None = None
         self._checkpoint: Path | None = None
-        self._saved = self._said = time.perf_counter()
+        self._saved = self._shown = time.perf_counter()
 
     # --- the loop ---
     def epochs(self) -> None:
@@ -199,8 +218,9 @@ class _Run:
             progress.seconds += now - began
             self.timings["training"] += now - began
             began = now
-            if now - self._said > SAY_SECONDS:
-                self._say_progress(losses, rates)
+            if self._show and now - self._shown > SHOW_SECONDS:
+                self._shown = now
+                self._show(self._how_far(losses, rates))
             if now - self._saved > 60 * self._settings.checkpoint_minutes and progress.batch < reader.n_batches:
                 self._save()
 
@@ -246,10 +266,11 @@ class _Run:
         n = 0
         for piece in pieces_of(self._job.validation_files, self._job.spec, VALIDATION_ROWS):
             rows = read_piece(piece, self._job.spec, self._settings.label_floor)
-            x = self._standardisation.apply(rows[:, :-1])
-            distance = np.abs(self._backend.predict(x) - rows[:, -1])
-            loss += float(loss_of(distance, self._settings).sum(dtype=np.float64))
-            error += float(distance.sum(dtype=np.float64))
+            n_inputs = len(self._job.spec.inputs)
+            outputs = self._backend.predict(self._standardisation.apply(rows[:, :n_inputs]))
+            losses, errors = loss_and_error(self._job.spec, self._settings, outputs, rows[:, n_inputs:])
+            loss += float(losses.sum(dtype=np.float64))
+            error += float(errors.sum(dtype=np.float64))
             n += len(piece)
         return {"validation_loss": loss / n, "validation_mae": error / n}
 
@@ -281,21 +302,12 @@ class _Run:
         write_checkpoint(self._checkpoint, self._job.key(), arrays, progress)
 
     # --- what the person who waits sees ---
-    def _say_progress(self, losses: np.ndarray, rates: np.ndarray) -> None:
+    def _how_far(self, losses: np.ndarray, rates: np.ndarray) -> str:
         progress, reader = self.progress, self._reader
-        self._said = time.perf_counter()
         speed = progress.batch * self._settings.batch_size / progress.seconds
         left = (self._n_steps - progress.step) * self._settings.batch_size / speed
-        self._say(
+        return (
             f"epoch {progress.epoch + 1}/{self._settings.epochs}  {progress.batch / reader.n_batches:4.0%}  "
             f"loss {losses.mean():.4g}  rate {rates[-1]:.2g}  {speed:,.0f} rows/s  "
             f"left {int(left) // 60}:{int(left) % 60:02d}"
         )
-
-
-def loss_of(distance: np.ndarray, settings: Training) -> np.ndarray:
-    """The loss of each absolute error."""
-    if settings.loss == "mse":
-        return distance**2
-    clipped = np.minimum(distance, settings.huber_delta)
-    return clipped * (distance - 0.5 * clipped)

@@ -1,7 +1,7 @@
 """Training rows in batches: every row exactly once an epoch, in an order that the seed fixes.
 
-A row is one line of float32 numbers, standardised inputs and the label in the last column, so that shuffling moves one
-piece of memory a row. Rows that fit into the buffer are read once and shuffled as a whole. Others stream: an epoch
+A row is one line of float32 numbers, standardised inputs and the labels in the last columns, so that shuffling moves
+one piece of memory a row. Rows that fit into the buffer are read once and shuffled as a whole. Others stream: an epoch
 reads short pieces of all files in random order, as many as the buffer holds, and shuffles the rows of each such window
 while the next one is being read.
 """
@@ -20,7 +20,7 @@ from lanline.errors import UserError
 from lanline.networks.specification import NetworkSpec, Standardisation
 
 PIECE_ROWS = 10_000  # rows that are read in one go when streaming: a fraction of a megabyte
-Window = tuple[np.ndarray, np.ndarray]  # rows (n, D + 1), and the order in which to take them
+Window = tuple[np.ndarray, np.ndarray]  # rows (n, D + L), and the order in which to take them
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ def pieces_of(files: Sequence[Path], spec: NetworkSpec, rows: int = PIECE_ROWS) 
 
 
 def read_piece(piece: Piece, spec: NetworkSpec, label_floor: float | None = None) -> np.ndarray:
-    """Raw inputs and label, (n, D + 1) float32; labels below ``label_floor`` are raised to it."""
+    """Raw inputs and labels, (n, D + L) float32; labels of a lan below ``label_floor`` are raised to it."""
     with _opened(piece.path) as file:
         data, labels = (file.get_slice(name)[piece.start : piece.stop] for name in _names(spec))
-    if label_floor is not None:
+    if label_floor is not None and not spec.gives_probabilities:
         labels = np.maximum(labels, np.float32(label_floor))
-    return np.concatenate([data, labels[:, None]], axis=1)
+    return np.concatenate([data, labels.reshape(len(data), -1)], axis=1)
 
 
 def _names(spec: NetworkSpec) -> tuple[str, str]:
@@ -62,16 +62,17 @@ def _names(spec: NetworkSpec) -> tuple[str, str]:
 
 
 def _n_rows(path: Path, spec: NetworkSpec) -> int:
-    n_inputs = len(spec.inputs)
+    n_inputs, n_labels = len(spec.inputs), spec.layers[-1]
     with _opened(path) as file:
         missing = set(_names(spec)) - set(file.keys())
         if missing:
             raise UserError(f"{path} has no array {', '.join(sorted(missing))}")
         data, labels = (tuple(file.get_slice(name).get_shape()) for name in _names(spec))
-    if len(data) != 2 or data[1] != n_inputs or labels != data[:1]:
+    expected = (n_labels,) if n_labels > 1 else ()
+    if len(data) != 2 or data[1] != n_inputs or labels != (data[0], *expected):
         raise UserError(
             f"{path}: {' and '.join(_names(spec))} have shapes {data} and {labels}; a network with the inputs "
-            f"{', '.join(spec.inputs)} needs (n, {n_inputs}) and (n,)"
+            f"{', '.join(spec.inputs)} needs (n, {n_inputs}) and (n,{f' {n_labels}' if expected else ''})"
         )
     return data[0]
 
@@ -123,7 +124,7 @@ class Reader:
         self._rows = None if self.streams else self._read(self._pieces)
 
     def blocks(self, epoch: int, first_batch: int) -> Iterator[np.ndarray]:
-        """Batches of ``epoch`` from ``first_batch`` on, as blocks (k, b, D + 1) of batches of the same size."""
+        """Batches of ``epoch`` from ``first_batch`` on, as blocks (k, b, D + L) of batches of the same size."""
         windows = self._windows(epoch, first_batch * self._batch_size)
         rows, order = next(windows)
         for k, b in self._block_sizes(first_batch):
@@ -173,13 +174,14 @@ class Reader:
         return groups
 
     def _read(self, pieces: list[Piece]) -> np.ndarray:
-        """Standardised rows (n, D + 1) of the pieces."""
-        rows = np.empty((sum(map(len, pieces)), len(self._spec.inputs) + 1), np.float32)
+        """Standardised rows (n, D + L) of the pieces."""
+        n_inputs = len(self._spec.inputs)
+        rows = np.empty((sum(map(len, pieces)), n_inputs + self._spec.layers[-1]), np.float32)
         start = 0
         for piece in pieces:
             part = rows[start : start + len(piece)]
             part[:] = read_piece(piece, self._spec, self._label_floor)
-            part[:, :-1] = self._standardisation.apply(part[:, :-1])
+            part[:, :n_inputs] = self._standardisation.apply(part[:, :n_inputs])
             start += len(piece)
         return rows
 

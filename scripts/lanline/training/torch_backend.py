@@ -155,10 +155,11 @@ class TorchBackend:
         pieces = [torch.from_numpy(x[start : start + rows].T.copy()) for start in range(0, len(x), rows)]
         n = len(self._shares)
         outputs = self._pool.map(_Share.predict, self._shares, [pieces[i::n] for i in range(n)])
-        ordered: list[Tensor] = [torch.empty(0)] * len(pieces)
+        ordered: list[Tensor] = [torch.empty(0, 0)] * len(pieces)
         for i, part in enumerate(outputs):
             ordered[i::n] = part
-        return torch.cat(ordered).numpy()
+        joined = torch.cat(ordered, 1)
+        return (joined[0] if len(joined) == 1 else joined.t()).numpy()
 
     def state(self) -> dict[str, np.ndarray]:
         arrays = {"parameters": self._parameters, "first_moment": self._first, "second_moment": self._second}
@@ -183,7 +184,7 @@ class _Share:
         self._buffers: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
 
     def forward(self, x: Tensor) -> Tensor:
-        """Outputs (n,) for inputs (D, n); leaves the scaled sums z and activations h in the buffers."""
+        """Outputs (K, n) for inputs (D, n); leaves the scaled sums z and activations h in the buffers."""
         sums, outs = self._buffers_for(x.shape[1])
         for activation, (weight, bias), z, h in zip(self._activations, self._layers, sums, outs, strict=False):
             scale = activation.scale
@@ -191,29 +192,31 @@ class _Share:
             activation.forward(z, h)
             x = h
         weight, bias = self._layers[-1]
-        return torch.addmv(bias, x.t(), weight[:, 0])
+        return torch.addmm(bias[:, None], weight.t(), x)
 
     @torch.no_grad()
     def predict(self, pieces: list[Tensor]) -> list[Tensor]:
-        """Outputs (n,) for each piece (D, n)."""
+        """Outputs (K, n) for each piece (D, n)."""
         return [self.forward(piece.to(self._device)).cpu() for piece in pieces]
 
     @torch.no_grad()
     def gradient_of(self, pieces: list[Tensor], n_rows: int, loss: Tensor) -> None:
-        """Leave what the pieces (D + 1, n) add to the gradient of the mean loss of ``n_rows``, and to that loss."""
+        """Leave what the pieces (D + L, n) add to the gradient of the mean loss of ``n_rows``, and to that loss."""
         self._gradient_of(pieces[0], n_rows, loss, self._gradients)
         for piece in pieces[1:]:
             self._gradient_of(piece, n_rows, loss, self._further_gradients)
             self.gradient.add_(self._further)
 
     def _gradient_of(self, rows: Tensor, n_rows: int, loss: Tensor, gradients: Layers) -> None:
-        x, y = rows[:-1], rows[-1]
-        sums, outs = self._buffers_for(len(y))
-        slope = self._loss(self.forward(x).sub_(y), n_rows, loss)
+        n_inputs = len(self._spec.inputs)
+        x, y = rows[:n_inputs], rows[n_inputs:]
+        sums, outs = self._buffers_for(x.shape[1])
+        slope = self._loss(self.forward(x), y, n_rows, loss)
         weight_gradient, bias_gradient = gradients[-1]
-        torch.mv(outs[-1], slope, out=weight_gradient[:, 0])
-        torch.sum(slope, 0, keepdim=True, out=bias_gradient)
-        g = torch.mul(self._layers[-1][0], slope)
+        torch.mm(outs[-1], slope.t(), out=weight_gradient)
+        torch.sum(slope, 1, out=bias_gradient)
+        weight = self._layers[-1][0]
+        g = torch.mul(weight, slope) if len(slope) == 1 else weight @ slope
         for layer in reversed(range(len(outs))):
             self._activations[layer].backward(g, sums[layer], outs[layer])
             weight_gradient, bias_gradient = gradients[layer]
@@ -233,15 +236,29 @@ class _Share:
             self._buffers[n] = sums, outs
         return self._buffers[n]
 
-    def _loss(self, error: Tensor, n_rows: int, loss: Tensor) -> Tensor:
-        """Add the loss of the errors (n,) in a mean over ``n_rows``; give its derivative by each output (n,)."""
+    def _loss(self, outputs: Tensor, y: Tensor, n_rows: int, loss: Tensor) -> Tensor:
+        """Add the loss of the outputs (K, n) in a mean over ``n_rows``; give its derivative by each of them (K, n)."""
+        if self._spec.gives_probabilities:
+            return _cross_entropy(outputs, y, n_rows, loss)
+        error = outputs.sub_(y)
+        flat = error[0]
         if self._settings.loss == "mse":
-            loss.add_(torch.dot(error, error), alpha=1 / n_rows)
+            loss.add_(torch.dot(flat, flat), alpha=1 / n_rows)
             return error.mul_(2 / n_rows)
         delta = self._settings.huber_delta
         clipped = error.clamp(-delta, delta)
-        loss.add_(torch.dot(clipped, error.sub_(clipped, alpha=0.5)), alpha=1 / n_rows)
+        loss.add_(torch.dot(clipped[0], flat.sub_(clipped[0], alpha=0.5)), alpha=1 / n_rows)
         return clipped.div_(n_rows)
+
+
+def _cross_entropy(logits: Tensor, y: Tensor, n_rows: int, loss: Tensor) -> Tensor:
+    """As `_Share._loss`: one logit has two categories, several have one each."""
+    if len(logits) == 1:
+        loss.add_(torch.sum(aten.softplus(logits)) - torch.dot(y[0], logits[0]), alpha=1 / n_rows)
+        return logits.sigmoid_().sub_(y).div_(n_rows)
+    logarithm = torch.log_softmax(logits, 0)
+    loss.sub_(torch.sum(y * logarithm), alpha=1 / n_rows)
+    return logarithm.exp_().sub_(y).div_(n_rows)
 
 
 def _set_up_thread() -> None:

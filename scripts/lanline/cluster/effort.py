@@ -1,0 +1,120 @@
+"""What a job asks a cluster for, from the amount of its work: memory and a time limit, generous and never exact.
+
+A limit that turns out too low costs an attempt, and the next one asks for more (`rules/common.smk`); one that is far
+too high only waits longer in the queue. So the figures below are measured ones, rounded up by a factor of two or more.
+The Snakefile imports this module: nothing heavy here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+from lanline.config import Config
+from lanline.errors import UserError
+from lanline.files import write_json
+from lanline.models import DEADLINE_SUFFIX, get_model, model_names
+from lanline.versions import code_fingerprint
+
+BASE_MINUTES = 10.0  # of a job that has little to do, on a slow file system, and with code to be compiled first
+BASE_MB = 1500  # Python, its libraries, and the two Snakemakes above the script (260 MB)
+FRAMEWORK_MB = 1500  # PyTorch or JAX, and MLflow in the process beside it
+SAFETY = 2.0
+# CPU seconds for a theta with 1000 rows, of the slowest models.
+EXACT_SECONDS, SIMULATION_SECONDS = 0.01, 1.2
+USUAL_TRAJECTORIES, USUAL_STEP = 20_000, 0.001  # that a simulation's seconds were measured with
+ROWS_PER_SECOND, USUAL_WEIGHTS = 50_000, 21_000  # one core trains so many rows a second in a network of this size
+HASH_BYTES_PER_SECOND = 100e6  # a shared file system rather than the processor
+BLOCK_THETAS = 16  # of each shard that validation computes again
+EVALUATED_THETAS = 20_000  # a new one for every few of the usual 100,000 trials, and what figures need
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Megabytes of memory, and minutes until the job is stopped."""
+
+    mem_mb: int
+    runtime: int
+
+
+def generate_shard(config: Config, wildcards: Mapping[str, str], threads: int) -> Effort:
+    """Making the shards of one group, one after the other."""
+    seconds = config.data.shards_per_job * config.data.thetas_per_shard * _seconds_per_theta(config, wildcards["model"])
+    return _effort(seconds, BASE_MB, 4 * _shard_bytes(config, wildcards["model"]))
+
+
+def validate_training_data(config: Config, wildcards: Mapping[str, str], threads: int) -> Effort:
+    """Hashing every shard and computing one block of each again, ``threads`` shards at once."""
+    size = _shard_bytes(config, wildcards["model"])
+    again = BLOCK_THETAS * _seconds_per_theta(config, wildcards["model"])
+    seconds = config.data.shards * (size / HASH_BYTES_PER_SECOND + again / threads)
+    return _effort(seconds, BASE_MB, 4 * threads * size)
+
+
+def train(config: Config, wildcards: Mapping[str, str], threads: int) -> Effort:
+    """All epochs of one network."""
+    rows = config.data.shards * config.data.rows_per_shard
+    layers = [len(config.model(wildcards["model"]).params) + 2, *config.network(wildcards["network"]).hidden_layers]
+    weights = sum((inputs + 1) * outputs for inputs, outputs in zip(layers, [*layers[1:], 1], strict=True))
+    speed = ROWS_PER_SECOND * min(1.0, USUAL_WEIGHTS / weights) * math.sqrt(threads)
+    in_memory = min(config.training.buffer_gb * 1e9, config.data.shards * _shard_bytes(config, wildcards["model"]))
+    return _effort(config.training.epochs * rows / speed, BASE_MB + FRAMEWORK_MB, 2 * in_memory)
+
+
+def evaluate_network(config: Config, wildcards: Mapping[str, str], threads: int) -> Effort:
+    """The reference at the evaluation's trials."""
+    model = wildcards["model"]
+    share = config.evaluation.trials / 100_000
+    thetas = EVALUATED_THETAS * share if _has_exact(model) else 2 * config.evaluation.mass_thetas
+    return _effort(thetas * _seconds_per_theta(config, model), 2 * BASE_MB, 2_000 * config.evaluation.trials)
+
+
+def _effort(seconds: float, base_mb: float, data_bytes: float) -> Effort:
+    return Effort(mem_mb=math.ceil(base_mb + data_bytes / 1e6), runtime=math.ceil(BASE_MINUTES + SAFETY * seconds / 60))
+
+
+def _shard_bytes(config: Config, model: str) -> int:
+    columns = len(config.model(model).params) + 3  # theta, rt, choice, label
+    return 4 * columns * config.data.rows_per_shard
+
+
+def _seconds_per_theta(config: Config, model: str) -> float:
+    data = config.data
+    if data.engine != "simulation" and _has_exact(model):
+        return EXACT_SECONDS * max(1.0, data.rows_per_theta / 1000)
+    return SIMULATION_SECONDS * data.n_trajectories / USUAL_TRAJECTORIES * USUAL_STEP / data.delta_t
+
+
+def _has_exact(model: str) -> bool:
+    return model.removesuffix(DEADLINE_SUFFIX) in _models_with_exact_densities()
+
+
+@cache
+def _models_with_exact_densities() -> frozenset[str]:
+    """Asked of the engines once for each version of their code, in a process of its own: they import numba."""
+    version = metadata.version("ssm-simulators")
+    path = user_cache_path("lanline") / f"exact-{code_fingerprint('engines')}-ssm-simulators-{version}.json"
+    if not path.exists():
+        done = subprocess.run([sys.executable, "-m", __name__, str(path)], capture_output=True, text=True)
+        if done.returncode != 0:
+            raise UserError(f"the engines could not be asked which models they cover:\n{done.stderr.strip()}")
+    return frozenset(json.loads(path.read_text()))
+
+
+def _write_models_with_exact_densities(path: Path) -> None:
+    from lanline.engines import has_exact
+
+    write_json(path, [name for name in model_names() if has_exact(get_model(name))])
+
+
+if __name__ == "__main__":
+    _write_models_with_exact_densities(Path(sys.argv[1]))

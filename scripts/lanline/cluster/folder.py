@@ -1,0 +1,118 @@
+"""Whose turn it is in a working directory: the Snakemake that runs there, and the jobs that it put into the queue.
+
+When a head process dies (kill -9, a login node that restarts) its jobs go on. A second one beside them would make the
+same files again. So a head holds a lock on its folder as long as it lives, and does not start beside jobs of another.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import getpass
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from lanline.cluster.slurm import ask
+from lanline.errors import UserError
+from lanline.logs import say
+
+LOCK = Path(".snakemake/lanline-head.lock")
+SUBMITTED = Path(".snakemake/slurm_logs")  # Snakemake's executor makes it before the first job
+POLL_SECONDS = 1.0
+MOST_SECONDS = 600.0  # longer than any grace time between SIGTERM and SIGKILL
+_held: list[TextIO] = []  # open, and so locked, until this process ends
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job in SLURM's queue that Snakemake submitted."""
+
+    id: str
+    user: str
+    state: str
+    rule: str
+
+
+def take(folder: Path) -> None:
+    """Hold ``folder`` until this process ends.
+
+    Raises:
+        UserError: another head runs there, or jobs of a dead one are still in the queue.
+    """
+    _held.append(_lock(folder))
+    if (folder / SUBMITTED).exists() and (jobs := jobs_of(folder)):
+        raise UserError(
+            f"jobs of an earlier run of this folder are still in the queue: {_listed(jobs)}. "
+            "`make slurm-recover` cancels them and goes on; or wait until they have ended"
+        )
+
+
+def cancel_orphans(folder: Path) -> None:
+    """Cancel the jobs of a head that died, and wait until none of their processes can write any more.
+
+    Raises:
+        UserError: the head lives, or some jobs do not go away or belong to another user.
+    """
+    with _held_for_a_while(folder):
+        jobs = jobs_of(folder)
+        me = getpass.getuser()
+        if mine := [job.id for job in jobs if job.user == me]:
+            say(f"cancelling {_listed(jobs)}")
+            ask("scancel", *mine)
+        deadline = time.monotonic() + MOST_SECONDS
+        while left := jobs_of(folder):
+            if others := [job for job in left if job.user != me]:
+                raise UserError(
+                    f"{_listed(others)} in this folder belong to {others[0].user}: only they can cancel them"
+                )
+            if time.monotonic() > deadline:
+                raise UserError(f"{_listed(left)} did not end within {MOST_SECONDS:.0f} s: ask `squeue --me`")
+            time.sleep(POLL_SECONDS)
+    say(f"{len(jobs)} job(s) cancelled, none is left" if jobs else "no jobs of this folder are in the queue")
+
+
+def jobs_of(folder: Path) -> list[Job]:
+    """The jobs in the queue that a Snakemake in ``folder`` submitted, running or waiting."""
+    lines = ask("squeue", "--noheader", "--all", "--format=%A|%u|%T|%Z|%k").splitlines()
+    here = folder.resolve()
+    found = []
+    for line in lines:
+        job, user, state, place, comment = line.split("|", 4)
+        kind, _, rule = comment.partition("_")  # Snakemake's executor writes rule_<name>_wildcards_<values>
+        if kind in ("rule", "group") and Path(place).resolve() == here:
+            found.append(Job(job, user, state, rule.partition("_wildcards_")[0]))
+    return found
+
+
+@contextmanager
+def _held_for_a_while(folder: Path) -> Iterator[None]:
+    with _lock(folder):
+        yield
+
+
+def _lock(folder: Path) -> TextIO:
+    """The folder's lock file, open and locked; in it, for others, who holds it."""
+    path = folder / LOCK
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip()
+        file.close()
+        raise UserError(f"{folder.resolve()} is in use by {holder}: wait for it, or end it") from None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    return file
+
+
+def _listed(jobs: list[Job]) -> str:
+    shown = ", ".join(f"{job.id} ({job.rule}, {job.state})" for job in jobs[:5])
+    return f"{len(jobs)} job(s): {shown}" + (", ..." if len(jobs) > 5 else "")

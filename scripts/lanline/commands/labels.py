@@ -1,0 +1,182 @@
+"""``lanline labels``: the density of a model at one theta, from one engine or several on top of each other."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+from scipy.integrate import cumulative_trapezoid
+
+from lanline.commands.options import wide_console
+from lanline.config import Data
+from lanline.engines import Densities, densities, resolve_engine
+from lanline.errors import UserError, did_you_mean
+from lanline.files import atomic_path
+from lanline.models import Model, get_model
+
+FIGURES = (".png", ".svg", ".pdf")
+DRAWS = 10_000  # responses at which engines are compared
+UNIFORM, SAMPLED = 1000, 4000  # points of a curve: evenly spaced, and where the responses are
+SCARCE = 1e-6  # a choice that is made less often has no quantiles
+QUANTILES = (0.1, 0.5, 0.9)
+MIN_LOG_DENSITY = -10.0  # engines are compared where the first one is above this
+
+
+@dataclass(frozen=True)
+class LabelCurve:
+    """A density as one engine gives it.
+
+    Attributes:
+        engine: its name.
+        rt: (N,) increasing response times, seconds.
+        density: (C, N) density of (rt, choice), 1/s.
+        probability: (C,) of each choice before the time limit.
+        omission: probability of no response before it.
+        quantiles: (C, 3) 10 %, 50 % and 90 % quantile of rt, seconds; nan for a choice that is hardly ever made.
+        difference: mean absolute difference in log-density from the first engine, nats, at that one's responses.
+    """
+
+    engine: str
+    rt: np.ndarray
+    density: np.ndarray
+    probability: np.ndarray
+    omission: float
+    quantiles: np.ndarray
+    difference: float
+
+
+def show_labels(name: str, theta_text: str | None, engines: Sequence[str], data: Data, output: Path | None) -> None:
+    """Print the probabilities and response times of a model, and draw or write its density.
+
+    Args:
+        name: of the model.
+        theta_text: ``v=1,a=1.5``; parameters that are left out have the middle of their bounds.
+        engines: names of engines, or ``auto``; each gives a curve.
+        data: settings of the engines.
+        output: figure (png, svg, pdf) or table (csv) to write.
+
+    Raises:
+        UserError: the model, a parameter or an engine is not there, or the suffix of ``output`` is another one.
+    """
+    if output is not None and output.suffix not in (*FIGURES, ".csv"):
+        raise UserError(f"--output {output}: expected a name that ends in {', '.join(FIGURES)} or .csv")
+    model = get_model(name)
+    theta = parse_theta(model, theta_text)
+    curves = label_curves(model, theta, engines, data)
+    _print(model, theta, curves)
+    if output is None:
+        return
+    if output.suffix == ".csv":
+        _write_table(output, model, curves)
+    else:
+        from lanline.evaluation.label_figure import label_figure
+        from lanline.evaluation.style import write_figure
+
+        write_figure(label_figure(model, theta, curves), output)
+    print(f"written: {output}")
+
+
+def parse_theta(model: Model, text: str | None) -> np.ndarray:
+    """(P,) parameters from ``v=1,a=1.5``; the others have the middle of their bounds.
+
+    Raises:
+        UserError: a part is not ``name=number``, or the model has no such parameter.
+    """
+    given: dict[str, float] = {}
+    for part in filter(None, (text or "").replace(" ", "").split(",")):
+        param, _, value = part.partition("=")
+        if param not in model.params:
+            hint = did_you_mean(param, model.params)
+            raise UserError(f"--theta {part}: {model.name} has the parameters {', '.join(model.params)}.{hint}")
+        try:
+            given[param] = float(value)
+        except ValueError:
+            raise UserError(f"--theta {part}: expected {param}=number") from None
+    values: dict[str, float] = {}
+    # A few upper bounds are another parameter's value; those parameters come last here.
+    for param in sorted(model.params, key=lambda param: isinstance(model.bounds[param][1], str)):
+        lower, upper = model.bounds[param]
+        middle = (lower + (values[upper] if isinstance(upper, str) else upper)) / 2
+        values[param] = given.get(param, middle)
+    return np.array([values[param] for param in model.params])
+
+
+def label_curves(model: Model, theta: np.ndarray, engines: Sequence[str], data: Data) -> list[LabelCurve]:
+    """One curve for each engine; raises as `lanline.engines.resolve_engine`."""
+    settings = [data.model_copy(update={"engine": engine}) for engine in engines]
+    names = [resolve_engine(model, setting) for setting in settings]
+    rng = np.random.default_rng(0)
+    found = [densities(model, theta[None], setting, rng) for setting in settings]
+    rt, choice = found[0].sample(DRAWS, rng)
+    first = found[0].log_density(rt, choice)
+    counted = first > MIN_LOG_DENSITY
+    curves = []
+    for name, density in zip(names, found, strict=True):
+        with np.errstate(invalid="ignore"):
+            difference = np.abs(np.maximum(density.log_density(rt, choice), data.floor) - first)
+        mean = float(difference[counted].mean()) if counted.any() else float("nan")
+        curves.append(_curve(name, model, density, data.max_t, mean, rng))
+    return curves
+
+
+def _curve(
+    engine: str, model: Model, density: Densities, max_t: float, difference: float, rng: np.random.Generator
+) -> LabelCurve:
+    drawn, _ = density.sample(SAMPLED, rng)
+    rt = np.unique(np.concatenate([np.linspace(0, max_t, UNIFORM), drawn[np.isfinite(drawn)]]))
+    values = np.exp([density.log_density(rt[None], np.full((1, len(rt)), value))[0] for value in model.choices])
+    cumulative = cumulative_trapezoid(values, rt, axis=1, initial=0.0)
+    quantiles = [
+        np.interp(QUANTILES, below / below[-1], rt) if below[-1] > SCARCE else np.full(len(QUANTILES), np.nan)
+        for below in cumulative
+    ]
+    return LabelCurve(
+        engine=engine,
+        rt=rt,
+        density=values,
+        probability=density.choice_probability()[0],
+        omission=float(density.omission_probability()[0]),
+        quantiles=np.array(quantiles),
+        difference=difference,
+    )
+
+
+def _print(model: Model, theta: np.ndarray, curves: Sequence[LabelCurve]) -> None:
+    console = wide_console()
+    shown = ", ".join(f"{param}={value:g}" for param, value in zip(model.params, theta, strict=True))
+    console.print(f"{model.name}: {shown}", soft_wrap=True)
+    if outside := [param for param in model.params if not _inside(model, theta, param)]:
+        console.print(f"outside the bounds that ssm-simulators registers: {', '.join(outside)}")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("engine", "choice", "P(choice)", "rt 10 %", "median", "90 %", "|difference|"):
+        table.add_column(column, justify="left" if column == "engine" else "right")
+    for curve in curves:
+        difference = f"{curve.difference:.4f}" if curve is not curves[0] else ""
+        for c, value in enumerate(model.choices):
+            times = [f"{quantile:.3f}" if np.isfinite(quantile) else "-" for quantile in curve.quantiles[c]]
+            start = (curve.engine, difference) if c == 0 else ("", "")
+            table.add_row(start[0], str(value), f"{curve.probability[c]:.4f}", *times, start[1])
+        table.add_row("", "none", f"{curve.omission:.4f}", "", "", "", "")
+    console.print(table)
+    if len(curves) > 1:
+        console.print(f"|difference|: mean of log-density from {curves[0].engine}, nats, at responses drawn from it")
+
+
+def _inside(model: Model, theta: np.ndarray, param: str) -> bool:
+    lower, upper = model.bounds[param]
+    limit = theta[model.params.index(upper)] if isinstance(upper, str) else upper
+    return bool(lower <= theta[model.params.index(param)] <= limit)
+
+
+def _write_table(path: Path, model: Model, curves: Sequence[LabelCurve]) -> None:
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["engine", "choice", "rt", "density"])
+        for curve in curves:
+            for value, density in zip(model.choices, curve.density, strict=True):
+                pairs = zip(curve.rt, density, strict=True)
+                writer.writerows([curve.engine, value, f"{t:.6g}", f"{f:.6g}"] for t, f in pairs)

@@ -1,0 +1,159 @@
+"""A head that died, folders side by side, and nodes without a route to the tracking server."""
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, clean_environment
+from lanline.cluster.slurm import ask
+from lanline.sidecars import Run
+from slurm_cluster import SOON, ClusterWorkspace, Head, job, wait_until
+
+pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("cluster")]
+TWO = """
+networks:
+  - {name: lan, hidden_layers: [8], activations: [tanh]}
+  - {name: slow, hidden_layers: [200, 200, 200], activations: [tanh, tanh, tanh]}
+training: {frameworks: [torch], epochs: 40}
+"""
+CHECKPOINT = "results/quick/checkpoints/ddm-slow-torch-s1.safetensors"
+
+
+def onnx(network: str) -> str:
+    return f"results/quick/networks/ddm-{network}-torch-s1/model.onnx"
+
+
+def start(workspace: ClusterWorkspace, *targets: str) -> Head:
+    workspace.overlay("two.yaml", TWO)
+    return workspace.head(*(targets or ("train_torch",)), overlays=("tracked.yaml", "two.yaml"))
+
+
+def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """Run make in a workspace, with the environment that these tests run in."""
+    installed = folder / "installed"
+    installed.mkdir(exist_ok=True)
+    for name in (".installed", ".installed-slurm"):
+        (installed / name).touch()
+    where = (f"VENV={installed}", f"BIN={Path(sys.executable).parent}")
+    command = ["make", "--file", str(folder / "Makefile"), *where, *arguments]
+    return subprocess.run(command, cwd=folder, env=clean_environment(), capture_output=True, text=True)
+
+
+def test_a_head_is_killed_and_recovered_beside_another_folder(cluster, validated, tmp_path):
+    from mlflow import MlflowClient
+
+    killed, other = (validated.copy(tmp_path / name) for name in ("killed", "other"))
+    for name in ("Makefile", "pyproject.toml"):
+        (killed / name).write_text((ROOT / name).read_text())
+    head = start(killed)
+    wait_until((killed / CHECKPOINT).exists, "a checkpoint")
+    head.process.kill()
+    head.process.wait()
+    beside = start(other, onnx("slow"))
+    # What finishes while there is no head is kept.
+    wait_until((killed / onnx("lan")).with_name("run.json").exists, "the small network")
+    finished = (killed / onnx("lan")).stat().st_mtime_ns
+    slow = beside.running("train_torch")
+
+    again = start(killed)
+    assert "--unlock" in again.finish(fails=True)
+    killed.snakemake("--unlock", "--configfile", "config/quick.yaml", "tracked.yaml", "two.yaml")
+    again = start(killed)
+    assert "make slurm-recover" in again.finish(fails=True)
+    assert again.jobs("train_torch") == []
+
+    options = f"--until train_torch {' '.join(SOON)}"
+    recovered = make(killed.folder, "slurm-recover", f"CONFIG=config/quick.yaml tracked.yaml two.yaml {options}")
+    output = recovered.stdout + recovered.stderr
+    assert recovered.returncode == 0, output
+    assert "cancelling 1 job(s)" in output
+    assert output.count("has been submitted with SLURM jobid") == 1
+    assert (killed / onnx("lan")).stat().st_mtime_ns == finished
+    assert job(slow)["JobState"] in ("RUNNING", "COMPLETED")
+    beside.finish()
+    assert beside.jobs("train_torch") == [slow]
+
+    client = MlflowClient(f"sqlite:///{validated.store}")
+    runs = {}
+    for workspace in (killed, other):
+        sidecar = Run.read(workspace / onnx("slow").replace("model.onnx", "run.json"))
+        runs[workspace] = client.get_run(sidecar.run_id)
+        assert runs[workspace].info.status == "FINISHED"
+    assert runs[killed].info.run_id != runs[other].info.run_id
+    assert "resumed" in runs[killed].data.tags
+    assert "resumed" not in runs[other].data.tags
+
+
+def test_a_living_head_keeps_its_folder(cluster, tmp_path):
+    workspace = ClusterWorkspace(tmp_path)
+    head = workspace.head("generate_shard")
+    head.running("generate_shard")
+    command = [Path(sys.executable).with_name("lanline"), "slurm-cancel"]
+    refused = subprocess.run(command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True)
+    assert refused.returncode != 0
+    assert f"process {head.process.pid} on" in refused.stderr
+    head.finish()
+
+
+@pytest.fixture
+def server(tmp_path):
+    """Address of an MLflow server on this machine."""
+    port = str(23000 + os.getpid() % 1000)
+    address = f"http://127.0.0.1:{port}"
+    where = ["--host", "127.0.0.1", "--port", port, "--workers", "1"]
+    what = [
+        "--backend-store-uri",
+        f"sqlite:///{tmp_path}/server.db",
+        "--artifacts-destination",
+        f"{tmp_path}/artifacts",
+    ]
+    command = [sys.executable, "-m", "mlflow", "server", *where, *what]
+    with (tmp_path / "server.log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+    def answers() -> bool:
+        with suppress(OSError):
+            urllib.request.urlopen(f"{address}/health", timeout=2).close()
+            return True
+        return False
+
+    try:
+        wait_until(answers, "the server")
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+def test_jobs_without_a_route_to_the_server_leave_it_to_the_head(cluster, server, tmp_path):
+    from mlflow import MlflowClient
+
+    workspace = ClusterWorkspace(tmp_path / "run")
+    settings = f"mlflow_tracking: true\ntracking: {{uri: '{server}'}}\ntraining: {{frameworks: [torch]}}"
+    workspace.overlay("served.yaml", settings)
+    workspace.quick("validate_training_data", overlays=("served.yaml",))
+    (cluster.folder / "no-route").touch()
+    try:
+        head = workspace.head("train_torch", overlays=("served.yaml",))
+        output = head.finish()
+    finally:
+        (cluster.folder / "no-route").unlink()
+    log = (workspace / "logs/quick/train_torch/ddm-lan-s1.log").read_text()
+    assert "does not answer" in log
+    sidecar = Run.read(workspace / "results/quick/networks/ddm-lan-torch-s1/run.json")
+    assert sidecar.run_id is None
+    client = MlflowClient(server)
+    experiment = client.get_experiment_by_name("ddm-training")
+    [run] = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.info.run_id in output
+    assert run.data.tags["lanline.key"] == sidecar.tracking_key
+    assert run.data.tags["slurm_job_id"] == head.jobs("train_torch")[0]
+    assert len(client.get_metric_history(run.info.run_id, "validation_loss")) >= 2
+    assert ask("squeue", "--noheader") == ""

@@ -1,0 +1,157 @@
+"""What a cluster needs and can be tested without one; tests/slurm has the rest."""
+
+import subprocess
+import sys
+
+import pytest
+
+from lanline.cluster import effort
+from lanline.cluster.folder import take
+from lanline.cluster.site import Partition, _choose, _minutes
+from lanline.cluster.slurm import ask, fields
+from lanline.config import parse_config
+from lanline.dataset.generate import generate_group, generate_shard
+from lanline.errors import UserError
+from lanline.files import sha256_file
+from lanline.paths import Paths, shard_groups, shard_label
+from lanline.sidecars import ShardRecord
+from lanline.tracking.origin import attempts
+
+WILDCARDS = {"model": "ddm", "network": "lan", "framework": "torch", "seed": "1"}
+
+
+def config(model: str = "ddm", training: dict | None = None, **data):
+    return parse_config({"name": "x", "models": [model], "data": data, "training": training or {}})
+
+
+# --- groups of shards ---
+@pytest.mark.parametrize("per_job", [1, 10, 100])
+def test_groups_are_a_partition_of_the_shards(per_job):
+    groups, members = shard_groups(300, per_job)
+    assert len(members) == per_job
+    assert [group + member for group in groups for member in members] == [shard_label(i) for i in range(300)]
+
+
+def test_shards_must_fill_their_jobs():
+    with pytest.raises(UserError, match=r"data: shards is 12, not a multiple of shards_per_job \(10\)"):
+        config(shards=12, shards_per_job=10)
+
+
+def test_a_group_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = config(shards=10, shards_per_job=10, thetas_per_shard=16, rows_per_theta=5)
+    paths = Paths("x")
+
+    def stops_at_shard_3(config, model, shard, path):
+        if shard == 3:
+            raise SystemExit(143)
+        return generate_shard(config, model, shard, path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("lanline.dataset.generate.generate_shard", stops_at_shard_3)
+        with pytest.raises(SystemExit):
+            generate_group(settings, "ddm", range(10), paths, "code", 1)
+    [unfinished] = paths.unfinished("ddm").iterdir()
+    records = {path.name: path.read_bytes() for path in unfinished.glob("*.json")}
+    assert len(records) == 3
+    assert not paths.data_folder("ddm").exists()
+    (unfinished / "shard-00001.safetensors").write_bytes(b"torn by a full disk")
+
+    generate_group(settings, "ddm", range(10), paths, "code", 1)
+    folder = paths.data_folder("ddm")
+    kept = {name for name, record in records.items() if (folder / name).read_bytes() == record}
+    assert kept == {"shard-00000.json", "shard-00002.json"}
+    for path in sorted(folder.glob("*.json")):
+        record = ShardRecord.read(path)
+        assert sha256_file(folder / record.file) == record.sha256
+    assert len(list(folder.glob("*.safetensors"))) == 10
+    assert list(unfinished.iterdir()) == []
+
+
+def test_unfinished_work_of_other_code_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = config(shards=2, thetas_per_shard=16, rows_per_theta=5)
+    paths = Paths("x")
+    generate_group(settings, "ddm", [0], paths, "old", 1)
+    [old] = paths.unfinished("ddm").iterdir()
+    generate_group(settings, "ddm", [1], paths, "new", 1)
+    assert len(list(paths.unfinished("ddm").iterdir())) == 2
+    assert old in paths.unfinished("ddm").iterdir()
+
+
+# --- what a job asks for ---
+def test_more_work_asks_for_more():
+    def of(settings, rule=effort.generate_shard, threads=1):
+        return rule(settings, WILDCARDS, threads)
+
+    assert of(config(shards=100, shards_per_job=100)).runtime > 10 * of(config(shards=100)).runtime / 2
+    assert of(config(rows_per_theta=50_000)).mem_mb > 4 * 250_000_000 * 4 * 7 / 1e6
+    assert of(config(engine="simulation")).runtime > 10 * of(config()).runtime
+    more_epochs = config(training={"epochs": 300})
+    assert of(more_epochs, effort.train).runtime > 20 * of(config(), effort.train).runtime / 2
+    assert of(more_epochs, effort.train, threads=16).runtime < of(more_epochs, effort.train).runtime
+    assert of(config(shards=5000), effort.validate_training_data).runtime > of(config()).runtime
+
+
+def test_what_is_asked_for_covers_what_the_default_run_takes():
+    """Measured for config/config.yaml: a shard 1 s and 0.5 GB, a training 65 s and 1.2 GB."""
+    assert effort.generate_shard(config(), WILDCARDS, 1).mem_mb >= 1000
+    training = effort.train(config(), WILDCARDS, 2)
+    assert training.mem_mb >= 2000
+    assert 10 <= training.runtime <= 60
+
+
+# --- whose folder ---
+def test_a_folder_has_one_head(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from lanline.cluster.folder import take;"
+        "take(Path(sys.argv[1])); print('holds', flush=True); sys.stdin.read()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], **pipes) as other:
+        assert other.stdout.readline() == "holds\n"
+        with pytest.raises(UserError, match=f"is in use by process {other.pid} on "):
+            take(tmp_path)
+        other.kill()
+        other.wait()
+    take(tmp_path)  # a dead head holds nothing
+
+
+# --- what SLURM says ---
+def test_fields_of_scontrol():
+    line = "JobId=5 JobName=a b UserId=root(0) TRES=cpu=2,gres/gpu=1 Command=(null) NtasksPerN:B:S:C=0:0:*:* Power= "
+    assert fields(line) == {
+        "JobId": "5",
+        "JobName": "a b",
+        "UserId": "root(0)",
+        "TRES": "cpu=2,gres/gpu=1",
+        "Command": "(null)",
+        "NtasksPerN:B:S:C": "0:0:*:*",
+        "Power": "",
+    }
+
+
+def test_times_of_partitions():
+    assert [_minutes(text) for text in ("1-00:30:00", "02:00:00", "UNLIMITED")] == [1470, 120, None]
+
+
+def test_the_default_partition_is_chosen_or_else_the_largest():
+    def partition(name, nodes, default=False):
+        return Partition(name, default, nodes, 8, 16_000, 60, None, False)
+
+    assert _choose([partition("a", 5), partition("b", 1, default=True)]).name == "b"
+    assert _choose([partition("a", 5), partition("b", 9)]).name == "b"
+    with pytest.raises(UserError, match="no partition"):
+        _choose([])
+
+
+def test_a_missing_slurm_is_named():
+    with pytest.raises(UserError, match="no-such-command is not installed here"):
+        ask("no-such-command")
+
+
+def test_all_jobs_of_a_run_are_remembered():
+    events = [{"event": "start", "tags": {"slurm_job_id": "3"}}, {"event": "tags", "tags": {"slurm_job_id": "4"}}]
+    assert attempts(events, {"slurm_job_id": "7"}) == {"slurm_job_ids": "3, 4, 7"}
+    assert attempts(events, {"slurm_job_id": "4"}) == {"slurm_job_ids": "3, 4"}
+    assert attempts([], {}) == {}
