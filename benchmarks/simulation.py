@@ -2,12 +2,15 @@
 
     python benchmarks/simulation.py compare [--models race_no_bias_angle_4 lca_no_bias_3 levy ddm_seq2_no_bias]
     python benchmarks/simulation.py registry [--models ...]
+    python benchmarks/simulation.py kde [--models ...]
 
 compare: CPU milliseconds per theta for 1000 labelled rows from 20,000 trajectories, and how far the trials that the
     labels come from are from trials of ssm-simulators with steps of 1e-4 s: the largest difference of distribution
     functions (of rt and choice, responses within 5 s), mean over thetas. "noise" is that of lanline to itself.
 registry: one line of a table for each model: engine, largest step, CPU milliseconds per theta for lanline and the
     generator, at the thetas that the generator drew (exact engines: at 200 thetas, they take the same time at each).
+kde: CPU milliseconds per theta of LogKDE and of lanline's estimate for the same 20,000 trials and 1000 points, and
+    their largest difference where log f > -10.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import numpy as np
 
 from lanline.config import Data
 from lanline.dataset.rows import sample_theta
-from lanline.engines import densities, has_exact, resolve_engine, simulation
+from lanline.engines import densities, has_exact, kde, resolve_engine, simulation
 from lanline.models import Model, get_model, model_names
 
 ROWS = 1000
@@ -60,7 +63,7 @@ def run_lanline(model: Model, theta: np.ndarray) -> float:
 
 
 def step_of(model: Model) -> str:
-    if resolve_engine(model, Data()) != "simulation":
+    if has_exact(model) or model.simulator in simulation.WITHOUT_STEPS:
         return ""
     return f"{simulation.step(model, 'continuous', Data().delta_t):g}"
 
@@ -103,25 +106,72 @@ def compare(models: list[str], n_theta: int, trials: int) -> None:
         )
 
 
+def estimate(models: list[str], n_theta: int) -> None:
+    from ssms.support_utils.kde_class import LogKDE
+
+    print("| model | LogKDE, ms | lanline, ms | ratio | largest difference |")
+    print("|---|---|---|---|---|")
+    for name in models:
+        model, rng = get_model(name), np.random.default_rng(1)
+        theta = sample_theta(model, n_theta, rng)
+        limit = np.full(n_theta, Data().max_t)
+        rt, choice = simulation.simulate(model, theta, limit, "euler", 5e-3, TRAJECTORIES, seed=1)
+        theirs, ours, difference = 0.0, 0.0, []
+        kde.fit(np.ones(2)).log_density(np.ones(2))  # compiles
+        for responded, trials, chosen in zip(~np.isnan(rt), rt, choice, strict=True):
+            trials, chosen = trials[responded], chosen[responded]
+            points, at = rng.choice(trials, ROWS), rng.choice(model.choices, ROWS)
+            simulated = {
+                "rts": trials[:, None],
+                "choices": chosen[:, None].astype(int),
+                "metadata": {"possible_choices": list(model.choices), "n_samples": len(trials), "max_t": Data().max_t},
+            }
+            start = time.process_time()
+            expected = LogKDE(simulated).kde_eval({"rts": points, "choices": at}, lb=-1e9)
+            theirs += time.process_time() - start
+            start = time.process_time()
+            actual = np.full(ROWS, -np.inf)
+            for value in model.choices:
+                if (own := trials[chosen == value]).size:
+                    rows = at == value
+                    actual[rows] = kde.fit(own).log_density(points[rows]) + np.log(len(own) / len(trials))
+            ours += time.process_time() - start
+            counted = (expected > -10) & np.isin(at, chosen)
+            difference.append(np.abs(actual - expected)[counted].max())
+        print(
+            f"| {name} | {theirs / n_theta * 1e3:,.0f} | {ours / n_theta * 1e3:.2f} | {theirs / ours:,.0f} | "
+            f"{max(difference):.1e} |",
+            flush=True,
+        )
+
+
 def registry(models: list[str], n_theta: int) -> None:
     print("| model | engine | largest step, s | lanline, ms | ssm-simulators, ms | ratio |")
     print("|---|---|---|---|---|---|")
     for name in models:
         model = get_model(name)
-        peer_seconds, theta = run_peer(model, n_theta)
+        try:
+            peer_seconds, theta = run_peer(model, n_theta)
+            peer = f"{peer_seconds * 1e3:,.0f}"
+        except ValueError as error:  # ssm-simulators' generator cannot sample the parameters of some of its models
+            peer_seconds, theta, peer = (
+                np.nan,
+                sample_theta(model, n_theta, np.random.default_rng(1)),
+                f"fails: {error}",
+            )
         if has_exact(model):
             theta = sample_theta(model, 200, np.random.default_rng(1))
         seconds = run_lanline(model, theta)
         print(
-            f"| {name} | {resolve_engine(model, Data())} | {step_of(model)} | {seconds * 1e3:.2f} | "
-            f"{peer_seconds * 1e3:,.0f} | {peer_seconds / seconds:,.0f} |",
+            f"| {name} | {resolve_engine(model, Data())} | {step_of(model)} | {seconds * 1e3:.2f} | {peer} | "
+            f"{peer_seconds / seconds:,.0f} |",
             flush=True,
         )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["compare", "registry"])
+    parser.add_argument("command", choices=["compare", "registry", "kde"])
     parser.add_argument("--models", nargs="+")
     parser.add_argument("--thetas", type=int, default=2)
     parser.add_argument("--trials", type=int, default=TRAJECTORIES, help="of compare, for the distances")
@@ -129,6 +179,8 @@ def main() -> None:
     warnings.simplefilter("ignore")
     if arguments.command == "compare":
         compare(arguments.models or COMPARED, arguments.thetas, arguments.trials)
+    elif arguments.command == "kde":
+        estimate(arguments.models or ["ddm", *COMPARED], arguments.thetas)
     else:
         registry(arguments.models or model_names(), arguments.thetas)
 

@@ -58,7 +58,7 @@ _STABLE = "levy_flexbound"  # the same with symmetric alpha-stable noise of unit
 _BOUND_PARAMETER = {"racing_diffusion_model": ("b", 1), "addm": ("a", 0)}
 _FROM_ZERO = "ddm"  # ddm_legacy: bounds at 0 and a, and no function of time for them
 _WALKS = _BOUNDED | {_STABLE, *_BOUND_PARAMETER}
-_EXACT = {"lba_vanilla", "lba_angle", "poisson_race", "rlwm_lba_race", "rlwm_lba_pw_v1"}  # no steps in time
+WITHOUT_STEPS = {"lba_vanilla", "lba_angle", "poisson_race", "rlwm_lba_race", "rlwm_lba_pw_v1"}  # their times are drawn
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def check_target(model: Model, target: str) -> None:
     """Raise UserError where the simulation engine cannot give labels for ``target``."""
     from lanline.engines import walks
 
-    if target == "continuous" and model.simulator not in _WALKS | _EXACT | walks.SIMULATORS.keys():
+    if target == "continuous" and model.simulator not in _WALKS | WITHOUT_STEPS | walks.SIMULATORS.keys():
         raise UserError(
             f"data.target: {model.name} has simulated labels only, and no correction for the time step is "
             f"known for its simulator {model.simulator}. Set data.target: euler for labels of the process "
@@ -261,10 +261,10 @@ def _simulate_together(
     choice = done["choices"].reshape(n_trajectories, len(theta)).T.astype(np.float64)
     # A walk that stops exactly on its start point has the sign 0 in two-choice models: no response either.
     omitted = (rt <= 0) | (rt >= limit[:, None]) | ~np.isin(choice, model.choices)
-    if model.simulator == "racing_diffusion_model":
+    if "A" in column and model.simulator in _BOUND_PARAMETER:
         # A particle that starts above its bound has no decision time: an omission, as in `lanline.engines.races`. The
         # simulator spreads it over half a step, together with those that arrive in the first one.
-        beyond = column["A"] > column["b"]
+        beyond = column["A"] > column[_BOUND_PARAMETER[model.simulator][0]]
         omitted |= beyond[:, None] & (rt <= (column["t"] + 0.5 * delta_t)[:, None])
     return np.where(omitted, np.nan, rt), np.where(omitted, np.nan, choice)
 
@@ -279,7 +279,7 @@ def _for_continuous_time(model: Model, column: dict[str, np.ndarray], delta_t: f
 
     from lanline.engines import walks
 
-    if model.simulator in _EXACT:
+    if model.simulator in WITHOUT_STEPS:
         return {}
     if model.simulator in walks.SIMULATORS:
         return {"simulator": walks.SIMULATORS[model.simulator]}
