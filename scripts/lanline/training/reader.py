@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
+from lanline.dataset.shards import open_shard
 from lanline.errors import UserError
 from lanline.networks.specification import NetworkSpec, Standardisation
 
@@ -50,7 +50,7 @@ def pieces_of(files: Sequence[Path], spec: NetworkSpec, rows: int = PIECE_ROWS) 
 
 def read_piece(piece: Piece, spec: NetworkSpec, label_floor: float | None = None) -> np.ndarray:
     """Raw inputs and labels, (n, D + L) float32; labels of a lan below ``label_floor`` are raised to it."""
-    with _opened(piece.path) as file:
+    with open_shard(piece.path) as file:
         data, labels = (file.get_slice(name)[piece.start : piece.stop] for name in _names(spec))
     if label_floor is not None and not spec.gives_probabilities:
         labels = np.maximum(labels, np.float32(label_floor))
@@ -63,7 +63,7 @@ def _names(spec: NetworkSpec) -> tuple[str, str]:
 
 def _n_rows(path: Path, spec: NetworkSpec) -> int:
     n_inputs, n_labels = len(spec.inputs), spec.layers[-1]
-    with _opened(path) as file:
+    with open_shard(path) as file:
         missing = set(_names(spec)) - set(file.keys())
         if missing:
             raise UserError(f"{path} has no array {', '.join(sorted(missing))}")
@@ -75,13 +75,6 @@ def _n_rows(path: Path, spec: NetworkSpec) -> int:
             f"{', '.join(spec.inputs)} needs (n, {n_inputs}) and (n,{f' {n_labels}' if expected else ''})"
         )
     return data[0]
-
-
-def _opened(path: Path):
-    try:
-        return safe_open(path, framework="numpy")
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} cannot be read as a shard: {error}") from None
 
 
 class Reader:
