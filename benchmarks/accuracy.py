@@ -119,7 +119,7 @@ def of_legacy_ddm(model: Model, theta: np.ndarray, rt: np.ndarray, choice: np.nd
 
 
 def of_smooth_onset(model: Model, theta: np.ndarray, rt: np.ndarray, choice: np.ndarray) -> np.ndarray:
-    """The mean density of ddm over a uniform grid of non-decision times."""
+    """The mean density of ddm over the non-decision times before each response, on a uniform grid."""
     out, grid = np.empty(rt.shape), (np.arange(4000) + 0.5) / 4000
     for i, row in enumerate(theta):
         value = dict(zip(model.params, row, strict=True))
@@ -128,13 +128,13 @@ def of_smooth_onset(model: Model, theta: np.ndarray, rt: np.ndarray, choice: np.
         else:
             law = stats.norm(value["t"], value["st"]) if "t" in value else stats.rayleigh(0, value["st"])
         first, last = law.ppf(1e-15), law.isf(1e-15)
-        onset = first + (last - first) * grid
-        time = (rt[i][:, None] - onset).ravel()
-        side = np.repeat(choice[i], len(grid))
+        span = np.clip(np.minimum(last, rt[i]) - first, 0.0, None)[:, None]
+        onset = first + span * grid
+        time, side = (rt[i][:, None] - onset).ravel(), np.repeat(choice[i], len(grid))
         plain = np.array([[value["v"], value["a"], value["z"], 0.0]])
-        f = np.exp(of_closed_form(get_model("ddm"), plain, time[None], side[None])).reshape(-1, len(grid))
+        f = np.exp(of_closed_form(get_model("ddm"), plain, time[None], side[None])).reshape(onset.shape)
         with np.errstate(divide="ignore"):
-            out[i] = np.log(f @ law.pdf(onset) * (onset[1] - onset[0]))
+            out[i] = np.log((f * law.pdf(onset) * span).mean(axis=1))
     return out
 
 

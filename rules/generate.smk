@@ -10,8 +10,8 @@ rule generate_shard:
     input:
         ancient(PATHS.experiments("{model}")),
     output:
-        shards=[PATHS.shard("{model}", "{group}" + member) for member in MEMBERS],
-        records=[PATHS.shard_record("{model}", "{group}" + member) for member in MEMBERS],
+        shards=[PATHS.shard("{model}", f"{{group}}{member}") for member in MEMBERS],
+        records=[PATHS.shard_record("{model}", f"{{group}}{member}") for member in MEMBERS],
     log:
         PATHS.log("generate_shard", "{model}-{group}"),
     benchmark:

@@ -1,5 +1,6 @@
 """What tests share: a copy of the workflow in an empty folder, and a way to run Snakemake there."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -101,24 +102,26 @@ def empty_database(tmp_path_factory) -> Path:
     return folder / "mlflow.db"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster():
-    """A SLURM cluster that runs as long as the tests do."""
+    """A SLURM cluster that runs as long as a file's tests do: there can be one on a machine, so workers take turns."""
     from slurm_cluster import Cluster, why_not
 
     if reason := why_not():
         pytest.skip(reason)
     folder = Path(tempfile.mkdtemp(prefix="lanline-slurm-"))
-    cluster = Cluster(folder)
     folder.chmod(0o755)
-    try:
-        cluster.start()
-        yield cluster
-    finally:
-        cluster.stop()
+    cluster = Cluster(folder)
+    with (Path(tempfile.gettempdir()) / "lanline-slurm.lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def validated(cluster, tmp_path_factory):
     """Validated data of config/quick.yaml, to copy; all copies share one MLflow store that lies elsewhere."""
     from slurm_cluster import ClusterWorkspace

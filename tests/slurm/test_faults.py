@@ -24,13 +24,16 @@ CHECKPOINT = f"results/quick/checkpoints/{NAME}.safetensors"
 
 @pytest.fixture(scope="module")
 def trainings(cluster, validated, tmp_path_factory):
-    """Two trainings at once, stopped in the middle: one is too slow for its time limit, one is cancelled by hand."""
+    """Trainings beside other tests: too slow for its time limit, cancelled by hand, and on a GPU that is not there."""
     folder = tmp_path_factory.mktemp("trainings")
     heads = {}
+    on_gpu = copy_of(validated, folder / "gpu")
+    on_gpu.overlay("long.yaml", "training: {frameworks: [torch], device: gpu}")
     for name, options in (("slow", ("--set-resources", "train_torch:runtime=1")), ("cancelled", ())):
         heads[name] = train(copy_of(validated, folder / name), options)
     for head in heads.values():
         wait_for_checkpoint(head)
+    heads["gpu"] = train(on_gpu, ("--set-resources", "train_torch:slurm_partition=gpu"))
     for pid in processes_of(heads["slow"].running("train_torch")):  # the node does not get on
         if b"train_torch.py" in Path(f"/proc/{pid}/cmdline").read_bytes():
             os.kill(pid, signal.SIGSTOP)
@@ -145,14 +148,10 @@ def test_a_training_is_preempted(cluster, validated, tmp_path):
     assert tags["slurm_restarts"] == "1"
 
 
-def test_a_gpu_is_asked_for_and_a_failing_job_is_tried_as_often_as_the_profile_says(cluster, validated, tmp_path):
-    workspace = copy_of(validated, tmp_path / "run")
-    workspace.overlay("gpu.yaml", "training: {frameworks: [torch], device: gpu}")
-    options = ("--set-resources", "train_torch:slurm_partition=gpu")
-    head = workspace.head("train_torch", overlays=("tracked.yaml", "gpu.yaml"), options=options)
+def test_a_gpu_is_asked_for_and_a_failing_job_is_tried_as_often_as_the_profile_says(trainings):
+    head = trainings["gpu"]
     assert "PyTorch finds none" in head.finish(fails=True)  # the cluster's node only says that it has one
     jobs = [job(id) for id in head.jobs("train_torch")]
-    assert len(jobs) == 3
     assert all("gres/gpu=1" in known["TRES"] and known["NodeList"] == "n3" for known in jobs)
     assert [known["MinMemoryNode"] for known in jobs] == ["3002M", "4000M", "4000M"]
 

@@ -1,11 +1,7 @@
 """A head that died, folders side by side, and nodes without a route to the tracking server."""
 
-import os
-import signal
 import subprocess
 import sys
-import urllib.request
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +9,7 @@ import pytest
 from conftest import ROOT, clean_environment
 from lanline.cluster.slurm import ask
 from lanline.sidecars import Run
+from mlflow_server import MlflowServer
 from slurm_cluster import SOON, ClusterWorkspace, Head, job, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("cluster")]
@@ -20,7 +17,7 @@ TWO = """
 networks:
   - {name: lan, hidden_layers: [8], activations: [tanh]}
   - {name: slow, hidden_layers: [200, 200, 200], activations: [tanh, tanh, tanh]}
-training: {frameworks: [torch], epochs: 40}
+training: {frameworks: [torch], epochs: 150}
 """
 CHECKPOINT = "results/quick/checkpoints/ddm-slow-torch-s1.safetensors"
 
@@ -37,8 +34,8 @@ def start(workspace: ClusterWorkspace, *targets: str) -> Head:
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     """Run make in a workspace, with the environment that these tests run in."""
     installed = folder / "installed"
-    installed.mkdir(exist_ok=True)
-    for name in (".installed", ".installed-slurm"):
+    (installed / "bin").mkdir(parents=True)
+    for name in ("bin/python", ".installed", ".installed-slurm"):  # in this order: make is to install nothing
         (installed / name).touch()
     where = (f"VENV={installed}", f"BIN={Path(sys.executable).parent}")
     command = ["make", "--file", str(folder / "Makefile"), *where, *arguments]
@@ -101,41 +98,17 @@ def test_a_living_head_keeps_its_folder(cluster, tmp_path):
     head.finish()
 
 
-@pytest.fixture
-def server(tmp_path):
-    """Address of an MLflow server on this machine."""
-    port = str(23000 + os.getpid() % 1000)
-    address = f"http://127.0.0.1:{port}"
-    where = ["--host", "127.0.0.1", "--port", port, "--workers", "1"]
-    what = [
-        "--backend-store-uri",
-        f"sqlite:///{tmp_path}/server.db",
-        "--artifacts-destination",
-        f"{tmp_path}/artifacts",
-    ]
-    command = [sys.executable, "-m", "mlflow", "server", *where, *what]
-    with (tmp_path / "server.log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-
-    def answers() -> bool:
-        with suppress(OSError):
-            urllib.request.urlopen(f"{address}/health", timeout=2).close()
-            return True
-        return False
-
-    try:
-        wait_until(answers, "the server")
-        yield address
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
+def test_jobs_without_a_route_to_the_server_leave_it_to_the_head(cluster, tmp_path):
+    with MlflowServer(tmp_path) as server:
+        server.start()
+        (tmp_path / "run").mkdir()
+        check_that_the_head_brings_it_over(cluster, server, ClusterWorkspace(tmp_path / "run"))
 
 
-def test_jobs_without_a_route_to_the_server_leave_it_to_the_head(cluster, server, tmp_path):
+def check_that_the_head_brings_it_over(cluster, server: MlflowServer, workspace: ClusterWorkspace) -> None:
     from mlflow import MlflowClient
 
-    workspace = ClusterWorkspace(tmp_path / "run")
-    settings = f"mlflow_tracking: true\ntracking: {{uri: '{server}'}}\ntraining: {{frameworks: [torch]}}"
+    settings = f"mlflow_tracking: true\ntracking: {{uri: '{server.uri}'}}\ntraining: {{frameworks: [torch]}}"
     workspace.overlay("served.yaml", settings)
     workspace.quick("validate_training_data", overlays=("served.yaml",))
     (cluster.folder / "no-route").touch()
@@ -148,7 +121,7 @@ def test_jobs_without_a_route_to_the_server_leave_it_to_the_head(cluster, server
     assert "does not answer" in log
     sidecar = Run.read(workspace / "results/quick/networks/ddm-lan-torch-s1/run.json")
     assert sidecar.run_id is None
-    client = MlflowClient(server)
+    client = MlflowClient(server.uri)
     experiment = client.get_experiment_by_name("ddm-training")
     [run] = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"

@@ -115,7 +115,6 @@ def test_a_figure_is_written(tmp_path, model, name):
         (("ddm", "--theta", "w=1"), "v, a, z, t"),
         (("ddm", "--theta", "v=fast"), "expected v=number"),
         (("ddm", "--engine", "fp"), "auto, closed_form, first_passage, simulation"),
-        (("levy",), "data.target: euler"),
         (("ddm", "--output", "density.jpeg"), ".png, .svg, .pdf or .csv"),
         (("ddm", "--max-t", "-1"), "data.max_t"),
     ],

@@ -163,8 +163,12 @@ def test_density_agrees_with_simulated_trials(target):
     assert (choice == 1).mean() == pytest.approx(density.choice_probability()[0, 1], abs=0.012)
 
 
-def test_the_legacy_ddm_has_half_the_width():
-    assert chi_squared_per_bin(get_model("ddm_legacy"), [1.0, 2.0, 0.4, 0.3], "euler", 1e-3, 40_000) < 1.6
+@pytest.mark.parametrize("target", ["continuous", "euler"])
+def test_the_legacy_ddm_has_half_the_width(target):
+    assert chi_squared_per_bin(get_model("ddm_legacy"), [1.0, 2.0, 0.4, 0.3], target, 1e-3, 40_000) < 1.6
+
+
+def test_the_first_passage_engine_leaves_the_legacy_ddm_alone():
     assert not first_passage.covers(get_model("ddm_legacy"))
 
 

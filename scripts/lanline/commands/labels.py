@@ -129,6 +129,8 @@ def _curve(
     drawn, _ = density.sample(SAMPLED, rng)
     rt = np.unique(np.concatenate([np.linspace(0, max_t, UNIFORM), drawn[np.isfinite(drawn)]]))
     values = np.exp([density.log_density(rt[None], np.full((1, len(rt)), value))[0] for value in model.choices])
+    if not (drawn > 0).any():  # choice-only models have no response times, and rt is 0
+        values = np.zeros_like(values)
     cumulative = cumulative_trapezoid(values, rt, axis=1, initial=0.0)
     quantiles = [
         np.interp(QUANTILES, below / below[-1], rt) if below[-1] > SCARCE else np.full(len(QUANTILES), np.nan)

@@ -84,7 +84,7 @@ def read_shard(path: Path, names: list[str]) -> dict[str, np.ndarray]:
 
 
 def read_rows(path: Path, name: str, start: int, stop: int) -> np.ndarray:
-    """Rows ``start`` to ``stop`` of an array. The file is open for so long only: what was read stays mapped until then."""
+    """Rows ``start`` to ``stop`` of an array. The file is closed again: what was read of it stays mapped until then."""
     with open_shard(path) as shard:
         return shard.get_slice(name)[start:stop]
 

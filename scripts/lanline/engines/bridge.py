@@ -26,8 +26,9 @@ NEAR = 1 / 24
 LARGEST_STRETCH = 2.7
 # The first stage of a step ends after this part of it.
 STAGE = 1 - math.sqrt(0.5)
+# Largest share of the diagonal that the shift by the decay may take away: below 1 the matrix stays positive.
 MOST_SHIFT = 0.7
-TINY = 1e-300
+TINY = 1e-300  # instead of 0 below a logarithm
 # Parts of an interval at which the stages of its two fine steps and of its coarse step end, in order.
 PARTS = np.array([STAGE / 2, STAGE, 0.5, 0.5 + STAGE / 2, 1.0])
 FINE, COARSE = np.array([[0, 2], [3, 4]]), np.array([[1, 4]])

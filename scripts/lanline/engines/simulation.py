@@ -56,6 +56,7 @@ _STABLE = "levy_flexbound"  # the same with symmetric alpha-stable noise of unit
 # The bound is a parameter and the start lies in absolute units: that parameter, and by how many steps these report
 # a response too early (one: the start of the step in which a particle arrives).
 _BOUND_PARAMETER = {"racing_diffusion_model": ("b", 1), "addm": ("a", 0)}
+_FROM_ZERO = "ddm"  # ddm_legacy: bounds at 0 and a, and no function of time for them
 _WALKS = _BOUNDED | {_STABLE, *_BOUND_PARAMETER}
 WITHOUT_STEPS = {"lba_vanilla", "lba_angle", "poisson_race", "rlwm_lba_race", "rlwm_lba_pw_v1"}  # their times are drawn
 
@@ -223,7 +224,8 @@ def _small_steps(model: Model, theta: np.ndarray) -> np.ndarray:
     column = dict(zip(model.params, theta.T, strict=True))
     if "z" not in column:  # racing_diffusion_3 and addm start in absolute units
         return np.full(len(theta), COARSE_STEP)
-    distance = 2 * column["a"] * np.minimum(column["z"], 1 - column["z"])
+    width = column["a"] * (1 if model.simulator == _FROM_ZERO else 2)
+    distance = width * np.minimum(column["z"], 1 - column["z"])
     if model.simulator == _STABLE:  # its noise has the variance 2 for alpha = 2
         return distance ** column["alpha"] / (2 * STEPS_PER_SQUARED_DISTANCE)
     return distance**2 / STEPS_PER_SQUARED_DISTANCE
@@ -286,6 +288,11 @@ def _for_continuous_time(model: Model, column: dict[str, np.ndarray], delta_t: f
         bound, early = _BOUND_PARAMETER[model.simulator]
         column[bound] -= np.float32(inwards)
         column["t"] += np.float32(early * delta_t)
+        return {}
+    if model.simulator == _FROM_ZERO:
+        width = column["a"] - np.float32(2 * inwards)
+        column["z"] = np.clip((column["z"] * column["a"] - np.float32(inwards)) / width, 0, 1)
+        column["a"] = width
         return {}
     if model.simulator == _STABLE:
         inwards = _stable_overshoot(float(column["alpha"][0]), float(column["a"][0]), delta_t)

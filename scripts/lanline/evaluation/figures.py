@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from lanline.evaluation.metrics import Judged
-from lanline.evaluation.style import MUTED, STYLE, colour, headline, log_ticks, panels, reference_name
+from lanline.evaluation.style import MUTED, STYLE, colour, headline, log_ticks, panels, reference_name, window
 
 # Runs that agree lie on one another: the wide line stays visible under the narrow one.
 FRAMEWORK_LINES = {
@@ -110,15 +110,6 @@ def _density_panel(axes: Axes, judged: Judged, index: int, label: str) -> None:
     axes.annotate(
         "\n".join(lines), (0, 1), (0, 4), "axes fraction", textcoords="offset points", color=MUTED, fontsize=8
     )
-
-
-def window(rt: np.ndarray, density: np.ndarray) -> tuple[float, float]:
-    """The response times that hold nearly all of a density, with some room on both sides."""
-    cumulative = np.concatenate([[0.0], np.cumsum(np.diff(rt) * (density[1:] + density[:-1]) / 2)])
-    if cumulative[-1] == 0:
-        return float(rt[0]), float(rt[-1])
-    first, last = np.interp([0.002, 0.985], cumulative / cumulative[-1], rt)
-    return max(0.0, first - 0.12 * (last - first)), last + 0.03 * (last - first)
 
 
 # --- training curves ----------------------------------------------------------------------------------------------

@@ -12,8 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from lanline.evaluation.figures import window
-from lanline.evaluation.style import STYLE, colour, headline, panels
+from lanline.evaluation.style import STYLE, colour, headline, panels, window
 from lanline.models import Model
 
 LINES = ("-", (0, (4, 2)), (0, (1, 1.5)))  # of the first, second and third engine

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -67,3 +68,12 @@ def colour(choice_index: int) -> str:
 def reference_name(kind: str, of: str = "density") -> str:
     """What a network was judged against."""
     return f"{'exact' if kind == 'exact' else 'simulated'} {of}"
+
+
+def window(rt: np.ndarray, density: np.ndarray) -> tuple[float, float]:
+    """The response times that hold nearly all of a density, with some room on both sides."""
+    cumulative = np.concatenate([[0.0], np.cumsum(np.diff(rt) * (density[1:] + density[:-1]) / 2)])
+    if cumulative[-1] == 0:
+        return float(rt[0]), float(rt[-1])
+    first, last = np.interp([0.002, 0.985], cumulative / cumulative[-1], rt)
+    return max(0.0, first - 0.12 * (last - first)), last + 0.03 * (last - first)

@@ -1,0 +1,47 @@
+"""A job that SLURM takes off its node for another one goes back into the queue, if it leaves that to SLURM.
+
+SLURM sends SIGTERM, waits for the partition's grace time, kills the job and queues it again. A job that ends by itself
+within the grace time counts as failed instead, and costs one of the attempts.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lanline.cluster.slurm import ask, fields
+from lanline.errors import UserError
+from lanline.logs import say
+
+TERMINATED = 128 + signal.SIGTERM
+LONGEST_GRACE = 3600.0
+
+
+@contextmanager
+def leaves_requeueing_to_slurm() -> Iterator[None]:
+    """SIGTERM ends the block in good order; a job that is preempted then waits for SLURM to kill it."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    except SystemExit as end:
+        if end.code == TERMINATED and _is_preempted():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            say("preempted: what is done is kept, and SLURM puts the job back into the queue")
+            time.sleep(LONGEST_GRACE)
+        raise
+
+
+def _terminate(*_: object) -> None:
+    raise SystemExit(TERMINATED)
+
+
+def _is_preempted() -> bool:
+    job = os.environ.get("SLURM_JOB_ID")
+    try:
+        return job is not None and "PreemptTime" in fields(ask("scontrol", "show", "job", job, "--oneliner"))
+    except UserError as error:
+        say(f"SLURM does not tell whether job {job} is preempted: {error}")
+        return False
