@@ -133,7 +133,7 @@ def test_smooth_non_decision_times_are_convolved(name):
 def test_smooth_non_decision_times_agree_with_simulated_trials(name, target):
     theta = {"ddm_truncnormt": [1.0, 1.2, 0.4, 0.2, 0.15], "ddm_rayleight": [-1.0, 0.8, 0.6, 0.3]}
     theta["ddm_normal_st"] = [1.0, 0.5, 0.5, 0.25, 0.15]
-    assert chi_squared_per_bin(get_model(name), theta[name], target, 1e-3, 20_000) < 1.6
+    assert chi_squared_per_bin(get_model(name), theta[name], target, 1e-3, 80_000) < 1.6
 
 
 @pytest.mark.parametrize("name", SMOOTH)
