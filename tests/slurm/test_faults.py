@@ -127,11 +127,11 @@ def test_memory_is_exceeded_and_the_next_attempt_asks_for_more(cluster, tmp_path
     workspace = ClusterWorkspace(tmp_path)
     workspace.overlay("large.yaml", "data: {shards: 2, thetas_per_shard: 5000, rows_per_theta: 1000}")
     shard = "results/quick/ddm/data/shard-00000.safetensors"
-    options = ("--set-resources", "generate_shard:mem_mb=attempt*500")
+    options = ("--set-resources", "generate_shard:mem_mb=attempt*200")
     head = workspace.head(shard, overlays=("large.yaml",), options=options)
     head.finish()
     jobs = [job(id) for id in head.jobs("generate_shard")]
-    assert [known["MinMemoryNode"] for known in jobs][:2] == ["500M", "1000M"]
+    assert [known["MinMemoryNode"] for known in jobs][:2] == ["200M", "400M"]
     assert jobs[0]["JobState"] in ("FAILED", "OUT_OF_MEMORY")
     assert jobs[-1]["JobState"] == "COMPLETED"
 

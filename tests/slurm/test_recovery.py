@@ -70,7 +70,7 @@ def test_a_head_is_killed_and_recovered_beside_another_folder(cluster, validated
     output = recovered.stdout + recovered.stderr
     assert recovered.returncode == 0, output
     assert "cancelling 1 job(s)" in output
-    assert output.count("has been submitted with SLURM jobid") == 1
+    assert output.count("has been submitted with SLURM jobid") == 1, output
     assert (killed / onnx("lan")).stat().st_mtime_ns == finished
     assert job(slow)["JobState"] in ("RUNNING", "COMPLETED")
     beside.finish()
