@@ -17,7 +17,7 @@ TWO = """
 networks:
   - {name: lan, hidden_layers: [8], activations: [tanh]}
   - {name: slow, hidden_layers: [200, 200, 200], activations: [tanh, tanh, tanh]}
-training: {frameworks: [torch], epochs: 150}
+training: {frameworks: [torch], epochs: 300}
 """
 CHECKPOINT = "results/quick/checkpoints/ddm-slow-torch-s1.safetensors"
 
@@ -55,7 +55,6 @@ def test_a_head_is_killed_and_recovered_beside_another_folder(cluster, validated
     beside = start(other, onnx("slow"))
     # What finishes while there is no head is kept.
     wait_until((killed / onnx("lan")).with_name("run.json").exists, "the small network")
-    finished = (killed / onnx("lan")).stat().st_mtime_ns
     slow = beside.running("train_torch")
 
     again = start(killed)
@@ -64,6 +63,7 @@ def test_a_head_is_killed_and_recovered_beside_another_folder(cluster, validated
     again = start(killed)
     assert "make slurm-recover" in again.finish(fails=True)
     assert again.jobs("train_torch") == []
+    finished = (killed / onnx("lan")).stat().st_mtime_ns
 
     options = f"--until train_torch {' '.join(SOON)}"
     recovered = make(killed.folder, "slurm-recover", f"CONFIG=config/quick.yaml tracked.yaml two.yaml {options}")
