@@ -17,7 +17,7 @@ TWO = """
 networks:
   - {name: lan, hidden_layers: [8], activations: [tanh]}
   - {name: slow, hidden_layers: [200, 200, 200], activations: [tanh, tanh, tanh]}
-training: {frameworks: [torch], epochs: 300}
+training: {frameworks: [torch], epochs: 800}  # long enough to outlive what the test does meanwhile
 """
 CHECKPOINT = "results/quick/checkpoints/ddm-slow-torch-s1.safetensors"
 
