@@ -77,7 +77,9 @@ def options(application) -> set[str]:
 
 def test_every_documented_option_exists():
     assert options(torchtrain) == options(jaxtrain)
+    benchmarks = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
     known = options(torchtrain) | options(generate) | options(lanline) | OF_OTHERS
+    known |= set(re.findall(r'add_argument\("(--[a-z-]+)"', benchmarks))
     for page in PAGES:
         unknown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text())) - known
         assert not unknown, page.name
