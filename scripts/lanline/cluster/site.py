@@ -12,7 +12,6 @@ from lanline.errors import UserError
 from lanline.files import write_text
 
 SHIPPED = Path("profiles/slurm/config.yaml")
-MOST_JOBS = 100
 HEAD = """\
 # Written by `make slurm-profile` from what cluster {cluster} (SLURM {version}) says of itself. Change what you like:
 # profiles/README.md says what each key does. The file is not under version control.
