@@ -3,7 +3,7 @@
 Out: results/<name>/<model>/experiments.json (names and ids; ids are null without tracking)
 """
 
-from lanline.tracking.store import redact
+from lanline.files import redact
 
 
 rule open_experiments:

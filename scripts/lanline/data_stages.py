@@ -5,26 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import yaml
-
 from lanline.config import Config
 from lanline.dataset.inventory import Inventory, build_inventory
 from lanline.dataset.validation import ValidationReport, validate_dataset
 from lanline.errors import UserError
 from lanline.experiment import flatten
-from lanline.files import write_json, write_text
+from lanline.files import write_config, write_json
 from lanline.logs import say
 from lanline.sidecars import Dataset, Experiment, Experiments, ShardRecord
 from lanline.tracking import store as tracking_store
 from lanline.tracking.lineage import SHARD_RECORDS, read_inventory, record_dataset
-from lanline.tracking.store import Store, StoreUnavailable, redact, resolve_store
-
-
-def store_of(config: Config) -> Store | None:
-    """The MLflow store that the configuration names, or None with tracking off."""
-    if not config.mlflow_tracking:
-        return None
-    return resolve_store(config.tracking.uri, config.tracking.artifact_location)
+from lanline.tracking.store import StoreUnavailable, store_of
 
 
 def open_experiments(config: Config, model: str) -> Experiments:
@@ -80,7 +71,7 @@ def record_lineage(
     inventory = build_inventory(records)
     write_json(inventory_path, inventory.to_json())
     settings = config.data_recipe(model)
-    write_text(report / "config.yaml", redact(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)))
+    write_config(report / "config.yaml", config.model_dump(mode="json"))
     write_json(report / SHARD_RECORDS, [record.model_dump(mode="json") for record in records])
     run = record_dataset(
         report,

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import yaml
 from matplotlib.figure import Figure
 
 from lanline.config import Config
-from lanline.data_stages import store_of
 from lanline.evaluation.error_map import error_figure, likelihood_errors
 from lanline.evaluation.exported import open_network
 from lanline.evaluation.figures import Curve, density_figure, training_figure
@@ -20,14 +18,14 @@ from lanline.evaluation.probability_figures import agreement_figure, probability
 from lanline.evaluation.reference import make_reference
 from lanline.evaluation.style import write_figure
 from lanline.evaluation.summary import as_json, as_markdown, as_text, read_summaries
-from lanline.files import write_json, write_text
+from lanline.files import write_config, write_json, write_text
 from lanline.logs import say
 from lanline.networks.artifacts import read_history
 from lanline.networks.specification import make_spec
 from lanline.paths import Paths
 from lanline.sidecars import Run
 from lanline.tracking.amend import amend_run
-from lanline.tracking.store import redact
+from lanline.tracking.store import store_of
 
 COMPARED_ROWS = 1000
 
@@ -45,7 +43,7 @@ def evaluate_network(config: Config, run: Run, onnx: Path, threads: int) -> None
     report = paths.evaluation_report(run.name)
     metrics, figures = _judge(config, run, onnx, threads)
     verdict = check_gate(metrics, config.evaluation.gate)
-    write_text(report / "config.yaml", redact(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)))
+    write_config(report / "config.yaml", config.model_dump(mode="json"))
     write_json(report / "metrics.json", evaluation_record(metrics, verdict))
     for name, figure in figures.items():
         write_figure(figure, report / "figures" / f"{name}.png")

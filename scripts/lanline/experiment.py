@@ -26,12 +26,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
 
 from lanline.errors import UserError
-from lanline.files import atomic_path, read_yaml, write_json, write_text
+from lanline.files import atomic_path, read_yaml, write_config, write_json
 from lanline.tracking.run import Run, open_run
-from lanline.tracking.store import Store, redact, resolve_store
+from lanline.tracking.store import Store, resolve_store
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -148,7 +147,7 @@ class BaseExperiment(ABC):
         folder = self.report_folder
         (folder / "metrics.json").unlink(missing_ok=True)  # those of an earlier run, if this one fails
         older = self._figure_times()
-        write_text(folder / "config.yaml", redact(yaml.safe_dump(self.config_values(), sort_keys=False)))
+        write_config(folder / "config.yaml", self.config_values())
         run = open_run(
             folder,
             self.name,

@@ -1,12 +1,13 @@
-"""Writing files such that no reader ever sees half of one, reading YAML, and hashing."""
+"""Writing files such that no reader ever sees half of one, nor a credential; reading YAML, and hashing."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,17 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_config(path: Path, values: Mapping[str, Any]) -> None:
+    """A configuration as YAML, without the credentials of its URIs."""
+    write_text(path, redact(yaml.safe_dump(dict(values), sort_keys=False)))
+
+
+def redact(text: str) -> str:
+    """``text`` without the credentials of any URI in it."""
+    text = re.sub(r"(://)[^/\s\"'<>]*@", r"\1***@", text)
+    return re.sub(r"(?i)([?&](?:password|passwd|token|secret|access_key)=)[^&\s\"'<>]+", r"\1***", text)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from lanline.config import Config, Framework
-from lanline.data_stages import store_of
 from lanline.dataset.foreign import as_shard
 from lanline.experiment import BaseExperiment, flatten
 from lanline.files import write_json
@@ -21,7 +20,7 @@ from lanline.paths import Paths, run_name
 from lanline.sidecars import Dataset, Experiments, Run
 from lanline.tracking.description import describe_training
 from lanline.tracking.lineage import lineage_links, lineage_tags, log_training_data
-from lanline.tracking.store import Store
+from lanline.tracking.store import Store, store_of
 from lanline.training.loop import Job, Trained, train
 from lanline.training.losses import loss_name
 

@@ -9,7 +9,7 @@ from typing import Any
 from lanline.commands.foreign_config import SsmsFile, check, is_foreign
 from lanline.commands.options import experiment_name, note_unused_tracking_options
 from lanline.config import Config, parse_config
-from lanline.data_stages import opened, record_lineage, store_of
+from lanline.data_stages import opened, record_lineage
 from lanline.dataset.generate import generate_shards, is_whole
 from lanline.dataset.inventory import lineage_id
 from lanline.dataset.rows import block_rows
@@ -19,6 +19,7 @@ from lanline.files import read_yaml
 from lanline.logs import say
 from lanline.paths import record_file
 from lanline.sidecars import Experiments, ShardRecord
+from lanline.tracking.store import store_of
 
 INVENTORY, DATASET, REPORT = "generated_files_inventory.json", "dataset.json", "report"
 

@@ -68,22 +68,19 @@ class SmoothOnset:
     def log_density(self, rt: np.ndarray, choice: np.ndarray) -> np.ndarray:
         index = np.searchsorted(self.table.choices, choice)
         with np.errstate(divide="ignore"):
-            out = np.log(_convolve(rt, index, self.law, False, *self._cells()))
+            out = np.log(_convolve(rt, index, self.law, False, *self.table.cells))
         return np.where((rt > 0) & (rt < self.limit[:, None]), out, -np.inf)
 
     def choice_probability(self) -> np.ndarray:
         index = np.tile(np.arange(2), (len(self.limit), 1))
         until, not_before = (
-            _convolve(np.broadcast_to(time[:, None], index.shape), index, self.law, True, *self._cells())
+            _convolve(np.broadcast_to(time[:, None], index.shape), index, self.law, True, *self.table.cells)
             for time in (self.limit, np.zeros(len(self.limit)))
         )
         return np.maximum(until - not_before, 0.0)
 
     def omission_probability(self) -> np.ndarray:
         return np.clip(1.0 - self.choice_probability().sum(axis=1), 0.0, 1.0)
-
-    def _cells(self) -> tuple[np.ndarray, ...]:
-        return self.table.log_time, self.table.scale, self.table.smooth, self.table.slope
 
 
 def densities(model: Model, theta: np.ndarray, limit: np.ndarray, shift: float) -> SmoothOnset:

@@ -43,6 +43,11 @@ class Table:
     cumulative: np.ndarray
     choices: np.ndarray
 
+    @property
+    def cells(self) -> tuple[np.ndarray, ...]:
+        """What an integral over decision times takes: nodes, onsets' scale, values and slopes."""
+        return self.log_time, self.scale, self.smooth, self.slope
+
     def choice_probability(self) -> np.ndarray:
         """(B, C) probability of each choice before the time limit."""
         cells = self.log_time.shape[1] - 1
@@ -60,7 +65,7 @@ class Table:
     def log_density(self, rt: np.ndarray, choice: np.ndarray) -> np.ndarray:
         """(B, n) log-density at response times and choices; -inf outside (onset, onset + limit)."""
         index = np.searchsorted(self.choices, choice)
-        return _interpolate(rt, index, self.onset, self.limit, self.log_time, self.scale, self.smooth, self.slope)
+        return _interpolate(rt, index, self.onset, self.limit, *self.cells)
 
 
 def make_table(

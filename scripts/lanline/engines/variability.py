@@ -113,7 +113,7 @@ class Variable:
         index = np.searchsorted(self.table.choices, choice)
         lag = rt - self.onset[:, None]
         low, high = lag - self.spread[:, None], lag + self.spread[:, None]
-        mass = _mass(low, high, index, *self._cells())
+        mass = _mass(low, high, index, *self.table.cells)
         mass += np.where((low < 0) & (high > 0), np.take_along_axis(self.instant, index, axis=1), 0.0)
         with np.errstate(divide="ignore"):
             out = np.log(mass / (2 * self.spread[:, None]))
@@ -129,15 +129,12 @@ class Variable:
         share = (high - low) / (2 * self.spread[:, None])
         out = []
         for c in range(2):
-            below = _mass(np.zeros(at.shape), at, np.full(at.shape, c), *self._cells())
+            below = _mass(np.zeros(at.shape), at, np.full(at.shape, c), *self.table.cells)
             out.append(share[:, 0] * (self.instant[:, c] + below @ (0.5 * weights)))
         return np.stack(out, axis=1)
 
     def omission_probability(self) -> np.ndarray:
         return np.clip(1.0 - self.choice_probability().sum(axis=1), 0.0, 1.0)
-
-    def _cells(self) -> tuple[np.ndarray, ...]:
-        return self.table.log_time, self.table.scale, self.table.smooth, self.table.slope
 
 
 def densities(model: Model, theta: np.ndarray, limit: np.ndarray, shift: float) -> Variable:

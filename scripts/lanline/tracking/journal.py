@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from lanline.errors import UserError
-from lanline.tracking.store import redact
+from lanline.files import redact
 
 FORMAT_VERSION = 1
 FOLDER = "journal"

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from lanline.errors import UserError
+from lanline.files import redact
 from lanline.sidecars import Dataset
 from lanline.tracking.mirror import KEY_TAG
 from lanline.tracking.run import Run, open_run
-from lanline.tracking.store import Store, ask, connect, redact
+from lanline.tracking.store import Store, ask, connect
 
 INVENTORY = "generated_files_inventory.json"  # the field's name: ssm-simulators and LANfactory use it too
 SHARD_RECORDS = "shard_records.json"  # engine, machine, job and libraries of each shard

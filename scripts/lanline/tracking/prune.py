@@ -10,7 +10,8 @@ import time
 from dataclasses import dataclass
 
 from lanline.errors import UserError
-from lanline.tracking.store import Store, ask, connect, redact, write
+from lanline.files import redact
+from lanline.tracking.store import Store, ask, connect, write
 
 _UNITS = {"h": 3600, "d": 86400, "w": 7 * 86400}
 

@@ -10,10 +10,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from lanline.errors import UserError
-from lanline.files import sha256_file
+from lanline.files import redact, sha256_file
 from lanline.tracking.journal import FOLDER, Event, journals, read_events, summary
 from lanline.tracking.mirror import KEY_TAG, read_position
-from lanline.tracking.store import Store, StoreUnavailable, ask, connect, redact
+from lanline.tracking.store import Store, StoreUnavailable, ask, connect
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any
 
 from lanline.errors import UserError
-from lanline.files import sha256_file, sha256_json
+from lanline.files import redact, sha256_file, sha256_json
 from lanline.logs import say
 from lanline.tracking.endings import ending, terminate
 from lanline.tracking.journal import (
@@ -50,7 +50,6 @@ from lanline.tracking.store import (
     StoreUnavailable,
     connect,
     mlflow_installed,
-    redact,
 )
 
 DIGEST_LENGTH = 36  # MLflow's limit

@@ -16,10 +16,11 @@ import time
 from pathlib import Path
 
 from lanline.errors import UserError
+from lanline.files import redact
 from lanline.logs import say
 from lanline.tracking.journal import FOLDER, end_if_dead, is_alive, journals, read_events, summary
 from lanline.tracking.mirror import is_complete, mirror
-from lanline.tracking.store import Store, StoreUnavailable, redact, resolve_store
+from lanline.tracking.store import Store, StoreUnavailable, resolve_store
 
 POLL_SECONDS = 1.0
 LONGEST_PAUSE = 15.0

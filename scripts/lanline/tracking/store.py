@@ -12,7 +12,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import re
 import socket
 import time
 import urllib.error
@@ -25,7 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from lanline.config import Config
 from lanline.errors import UserError
+from lanline.files import redact
 from lanline.logs import say
 
 if TYPE_CHECKING:
@@ -83,10 +84,11 @@ class Store:
         return f"Store({self.shown})"
 
 
-def redact(text: str) -> str:
-    """``text`` without the credentials of any URI in it."""
-    text = re.sub(r"(://)[^/\s\"'<>]*@", r"\1***@", text)
-    return re.sub(r"(?i)([?&](?:password|passwd|token|secret|access_key)=)[^&\s\"'<>]+", r"\1***", text)
+def store_of(config: Config) -> Store | None:
+    """The MLflow store that the configuration names, or None with tracking off."""
+    if not config.mlflow_tracking:
+        return None
+    return resolve_store(config.tracking.uri, config.tracking.artifact_location)
 
 
 def resolve_store(uri: str | None = None, artifact_location: str | None = None) -> Store:

@@ -16,10 +16,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from lanline.errors import UserError
-from lanline.files import atomic_path
+from lanline.files import atomic_path, redact
 from lanline.tracking.journal import encode_number
 from lanline.tracking.mirror import KEY_TAG
-from lanline.tracking.store import Store, ask, connect, get_or_create_experiment, redact, write
+from lanline.tracking.store import Store, ask, connect, get_or_create_experiment, write
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

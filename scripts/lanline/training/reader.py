@@ -125,7 +125,7 @@ class Reader:
             while missing:
                 if not len(order):
                     rows, order = next(windows)
-                parts.append(rows[order[:missing]])
+                parts.append(rows.take(order[:missing], axis=0))
                 order = order[missing:]
                 missing -= len(parts[-1])
             yield (parts[0] if len(parts) == 1 else np.concatenate(parts)).reshape(k, b, -1)

@@ -7,10 +7,11 @@ once: autograd, allocation and the optimizer's bookkeeping would take as long as
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,51 +31,107 @@ from lanline.training.backend import (
 
 PIECE_ROWS = 1024  # rows that go through the network at once on a CPU: more do not fit a core's cache
 
-aten = torch.ops.aten
-Layers = list[tuple[Tensor, Tensor]]  # (in, out) weights and (out,) biases
+
+def _script(function: Callable) -> Callable:
+    """``function`` in TorchScript, which runs without Python's lock: threads in it do not wait for each other.
+
+    Where torch has none (it is deprecated, and not for Python 3.14), the function itself: same numbers, slower.
+    """
+    if not hasattr(torch.jit, "script") or sys.version_info >= (3, 14):
+        return function
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.script(function)
 
 
-class Activation(NamedTuple):
-    """Forward writes f(z) into out; backward turns the gradient g at f(z) into the one at z, in place."""
+@_script
+def _forward(
+    x: Tensor, layers: list[Tensor], names: list[str], sums: list[Tensor], outs: list[Tensor], hidden: list[Tensor]
+) -> Tensor:
+    """Outputs (K, n) for inputs (D + 1, n); leaves sums z (2 z for tanh) and activations h in the buffers."""
+    for i in range(len(names)):
+        z, h, name = sums[i], outs[i], names[i]
+        torch.addmm(z, layers[i], x, beta=0.0, alpha=2.0 if name == "tanh" else 1.0, out=z)
+        if name == "tanh":
+            # 2 sigmoid(2 z) - 1: on a CPU without AVX-512 torch's sigmoid is three times as fast as its tanh.
+            torch.sigmoid(z, out=h)
+            h.mul_(2.0).sub_(1.0)
+        elif name == "relu":
+            torch.clamp(z, min=0.0, out=h)
+        elif name == "sigmoid":
+            torch.sigmoid(z, out=h)
+        elif name == "softplus":
+            torch.ops.aten.softplus(z, out=h)
+        elif name == "gelu":
+            torch.ops.aten.gelu(z, out=h)
+        else:
+            torch.ops.aten.elu(z, out=h)
+        x = hidden[i]
+    return torch.mm(layers[-1], x)
 
-    forward: Callable[[Tensor, Tensor], object]
-    backward: Callable[[Tensor, Tensor, Tensor], object]
-    scale: float = 1.0  # forward gets scale * z
+
+@_script
+def _through_activation(name: str, g: Tensor, z: Tensor, h: Tensor):
+    """Turn the gradient g at h = f(z) into the one at z, in place."""
+    if name == "tanh":
+        torch.ops.aten.tanh_backward(g, h, grad_input=g)
+    elif name == "relu":
+        torch.ops.aten.threshold_backward(g, h, 0.0, grad_input=g)
+    elif name == "sigmoid":
+        torch.ops.aten.sigmoid_backward(g, h, grad_input=g)
+    elif name == "softplus":
+        torch.ops.aten.softplus_backward(g, z, 1.0, 20.0, grad_input=g)
+    elif name == "gelu":
+        torch.ops.aten.gelu_backward(g, z, grad_input=g)
+    else:
+        torch.ops.aten.elu_backward(g, 1.0, 1.0, 1.0, False, z, grad_input=g)
 
 
-def _tanh(doubled: Tensor, out: Tensor) -> None:
-    # 2 sigmoid(2 z) - 1: on a CPU without AVX-512 torch's sigmoid is three times as fast as its tanh.
-    torch.sigmoid(doubled, out=out)
-    torch.add(_minus_one(out.device), out, alpha=2, out=out)
+@_script
+def _loss(kind: str, delta: float, outputs: Tensor, y: Tensor, n_rows: int, loss: Tensor) -> Tensor:
+    """Add the loss of the outputs (K, n) in a mean over ``n_rows``; give its derivative by each of them (K, n)."""
+    if kind == "cross-entropy" and len(outputs) == 1:  # one logit has two categories, several have one each
+        loss.add_(torch.sum(torch.ops.aten.softplus(outputs)) - torch.dot(y[0], outputs[0]), alpha=1 / n_rows)
+        return outputs.sigmoid_().sub_(y).div_(n_rows)
+    if kind == "cross-entropy":
+        logarithm = torch.log_softmax(outputs, 0)
+        loss.sub_(torch.sum(y * logarithm), alpha=1 / n_rows)
+        return logarithm.exp_().sub_(y).div_(n_rows)
+    error = outputs.sub_(y)
+    flat = error[0]
+    if kind == "mse":
+        loss.add_(torch.dot(flat, flat), alpha=1 / n_rows)
+        return error.mul_(2 / n_rows)
+    clipped = error.clamp(-delta, delta)
+    loss.add_(torch.dot(clipped[0], flat.sub_(clipped[0], alpha=0.5)), alpha=1 / n_rows)
+    return clipped.div_(n_rows)
 
 
-def _minus_one(device: torch.device) -> Tensor:
-    return torch.full((), -1.0, device=device)
-
-
-ACTIVATIONS = {
-    "tanh": Activation(_tanh, lambda g, z, h: aten.tanh_backward.grad_input(g, h, grad_input=g), scale=2.0),
-    "relu": Activation(
-        lambda z, out: torch.clamp(z, min=0, out=out),
-        lambda g, z, h: aten.threshold_backward.grad_input(g, h, 0, grad_input=g),
-    ),
-    "sigmoid": Activation(
-        lambda z, out: torch.sigmoid(z, out=out),
-        lambda g, z, h: aten.sigmoid_backward.grad_input(g, h, grad_input=g),
-    ),
-    "softplus": Activation(
-        lambda z, out: aten.softplus.out(z, out=out),
-        lambda g, z, h: aten.softplus_backward.grad_input(g, z, 1, 20, grad_input=g),
-    ),
-    "gelu": Activation(
-        lambda z, out: aten.gelu.out(z, out=out),
-        lambda g, z, h: aten.gelu_backward.grad_input(g, z, grad_input=g),
-    ),
-    "elu": Activation(
-        lambda z, out: aten.elu.out(z, out=out),
-        lambda g, z, h: aten.elu_backward.grad_input(g, 1, 1, 1, False, z, grad_input=g),
-    ),
-}
+@_script
+def _gradient(
+    rows: Tensor,
+    n_inputs: int,
+    n_rows: int,
+    kind: str,
+    delta: float,
+    loss: Tensor,
+    gradients: list[Tensor],
+    back: list[Tensor],
+    layers: list[Tensor],
+    names: list[str],
+    sums: list[Tensor],
+    outs: list[Tensor],
+    hidden: list[Tensor],
+):
+    """Leave what the ``rows`` (D + 1 + L, n) add to the gradient of the mean loss of ``n_rows``; add to that loss."""
+    x, y = rows[: n_inputs + 1], rows[n_inputs + 1 :]
+    g = _loss(kind, delta, _forward(x, layers, names, sums, outs, hidden), y, n_rows, loss)
+    for below in range(len(names)):
+        layer = len(names) - below
+        torch.mm(hidden[layer - 1], g.t(), out=gradients[layer])
+        g = back[layer] * g if len(g) == 1 else back[layer] @ g
+        _through_activation(names[layer - 1], g, sums[layer - 1], outs[layer - 1])
+    torch.mm(x, g.t(), out=gradients[0])
 
 
 class TorchBackend:
@@ -89,7 +146,7 @@ class TorchBackend:
     def __init__(self, spec: NetworkSpec, settings: Training, weights: Weights, threads: int):
         _set_up_thread()
         self._device = _device(settings.device)
-        self._settings = settings
+        self._settings, self._n_inputs = settings, len(spec.inputs)
         self._step = 0
         self._parameters = torch.from_numpy(flatten(weights)).to(self._device)
         self._first, self._second, self._scratch = (torch.zeros_like(self._parameters) for _ in range(3))
@@ -101,7 +158,7 @@ class TorchBackend:
     @torch.no_grad()
     def run_block(self, rows: np.ndarray, rates: np.ndarray) -> np.ndarray:
         n_rows = rows.shape[1]
-        block = torch.from_numpy(rows).to(self._device).transpose(1, 2)
+        block = _with_ones(torch.from_numpy(rows).to(self._device), self._n_inputs)
         pieces = [block[..., a:b].contiguous().unbind() for a, b in self._pieces(n_rows)]
         losses = torch.zeros(len(self._shares), len(rows), device=self._device)
         sizes, roots = adam_corrections(self._step, rates.astype(np.float64))
@@ -152,7 +209,9 @@ class TorchBackend:
     @torch.no_grad()
     def predict(self, x: np.ndarray) -> np.ndarray:
         rows = PIECE_ROWS if self._device.type == "cpu" else len(x)
-        pieces = [torch.from_numpy(x[start : start + rows].T.copy()) for start in range(0, len(x), rows)]
+        pieces = [
+            _with_ones(torch.from_numpy(x[start : start + rows]), self._n_inputs) for start in range(0, len(x), rows)
+        ]
         n = len(self._shares)
         outputs = self._pool.map(_Share.predict, self._shares, [pieces[i::n] for i in range(n)])
         ordered: list[Tensor] = [torch.empty(0, 0)] * len(pieces)
@@ -173,92 +232,53 @@ class TorchBackend:
 
 
 class _Share:
-    """Forward and backward pass over some rows of a batch, in buffers of its own."""
+    """Forward and backward pass over some rows of a batch, in buffers of its own.
+
+    A layer's bias is the last row of its weights, for an input that is always one: no operations of its own.
+    """
 
     def __init__(self, spec: NetworkSpec, settings: Training, parameters: Tensor):
         self.gradient, self._further = torch.zeros_like(parameters), torch.zeros_like(parameters)
-        self._spec, self._settings, self._device = spec, settings, parameters.device
-        self._layers = _views(spec, parameters)
-        self._gradients, self._further_gradients = _views(spec, self.gradient), _views(spec, self._further)
-        self._activations = [ACTIVATIONS[name] for name in spec.activations]
-        self._buffers: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Outputs (K, n) for inputs (D, n); leaves the scaled sums z and activations h in the buffers."""
-        sums, outs = self._buffers_for(x.shape[1])
-        for activation, (weight, bias), z, h in zip(self._activations, self._layers, sums, outs, strict=False):
-            scale = activation.scale
-            torch.addmm(bias[:, None], weight.t(), x, beta=scale, alpha=scale, out=z)
-            activation.forward(z, h)
-            x = h
-        weight, bias = self._layers[-1]
-        return torch.addmm(bias[:, None], weight.t(), x)
+        self._spec, self._device, self._names = spec, parameters.device, list(spec.activations)
+        self._loss = "cross-entropy" if spec.gives_probabilities else settings.loss, settings.huber_delta
+        layers = _layers(spec, parameters)
+        self._forward = [layer.t() for layer in layers]
+        self._back = [layer[:-1] for layer in layers]
+        self._gradients, self._further_gradients = _layers(spec, self.gradient), _layers(spec, self._further)
+        self._buffers: dict[int, tuple[list[Tensor], list[Tensor], list[Tensor]]] = {}
 
     @torch.no_grad()
     def predict(self, pieces: list[Tensor]) -> list[Tensor]:
-        """Outputs (K, n) for each piece (D, n)."""
-        return [self.forward(piece.to(self._device)).cpu() for piece in pieces]
+        """Outputs (K, n) for each piece (D + 1, n)."""
+        return [
+            _forward(piece.to(self._device), self._forward, self._names, *self._buffers_for(piece.shape[1])).cpu()
+            for piece in pieces
+        ]
 
     @torch.no_grad()
     def gradient_of(self, pieces: list[Tensor], n_rows: int, loss: Tensor) -> None:
-        """Leave what the pieces (D + L, n) add to the gradient of the mean loss of ``n_rows``, and to that loss."""
+        """Leave what the pieces (D + 1 + L, n) add to the gradient of the mean loss of ``n_rows``, and to that loss."""
         self._gradient_of(pieces[0], n_rows, loss, self._gradients)
         for piece in pieces[1:]:
             self._gradient_of(piece, n_rows, loss, self._further_gradients)
             self.gradient.add_(self._further)
 
-    def _gradient_of(self, rows: Tensor, n_rows: int, loss: Tensor, gradients: Layers) -> None:
-        n_inputs = len(self._spec.inputs)
-        x, y = rows[:n_inputs], rows[n_inputs:]
-        sums, outs = self._buffers_for(x.shape[1])
-        slope = self._loss(self.forward(x), y, n_rows, loss)
-        weight_gradient, bias_gradient = gradients[-1]
-        torch.mm(outs[-1], slope.t(), out=weight_gradient)
-        torch.sum(slope, 1, out=bias_gradient)
-        weight = self._layers[-1][0]
-        g = torch.mul(weight, slope) if len(slope) == 1 else weight @ slope
-        for layer in reversed(range(len(outs))):
-            self._activations[layer].backward(g, sums[layer], outs[layer])
-            weight_gradient, bias_gradient = gradients[layer]
-            torch.mm(outs[layer - 1] if layer else x, g.t(), out=weight_gradient)
-            torch.sum(g, 1, out=bias_gradient)
-            if layer:
-                g = self._layers[layer][0] @ g
+    def _gradient_of(self, rows: Tensor, n_rows: int, loss: Tensor, gradients: list[Tensor]) -> None:
+        network = self._back, self._forward, self._names, *self._buffers_for(rows.shape[1])
+        _gradient(rows, len(self._spec.inputs), n_rows, *self._loss, loss, gradients, *network)
 
-    def _buffers_for(self, n: int) -> tuple[list[Tensor], list[Tensor]]:
-        """Sums and activations of the hidden layers for ``n`` rows; one buffer where z need not be kept."""
+    def _buffers_for(self, n: int) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """For ``n`` rows: sums z and activations h of the hidden layers, one buffer where z need not be kept, and h
+        with the row of ones."""
         if n not in self._buffers:
-            sums = [torch.empty(units, n, device=self._device) for units in self._spec.layers[:-1]]
-            outs = [
-                torch.empty_like(z) if name in ("softplus", "gelu", "elu") else z
-                for z, name in zip(sums, self._spec.activations, strict=True)
+            hidden = [torch.ones(units + 1, n, device=self._device) for units in self._spec.layers[:-1]]
+            outs = [h[:-1] for h in hidden]
+            sums = [
+                torch.empty_like(h) if name in ("softplus", "gelu", "elu") else h
+                for h, name in zip(outs, self._names, strict=True)
             ]
-            self._buffers[n] = sums, outs
+            self._buffers[n] = sums, outs, hidden
         return self._buffers[n]
-
-    def _loss(self, outputs: Tensor, y: Tensor, n_rows: int, loss: Tensor) -> Tensor:
-        """Add the loss of the outputs (K, n) in a mean over ``n_rows``; give its derivative by each of them (K, n)."""
-        if self._spec.gives_probabilities:
-            return _cross_entropy(outputs, y, n_rows, loss)
-        error = outputs.sub_(y)
-        flat = error[0]
-        if self._settings.loss == "mse":
-            loss.add_(torch.dot(flat, flat), alpha=1 / n_rows)
-            return error.mul_(2 / n_rows)
-        delta = self._settings.huber_delta
-        clipped = error.clamp(-delta, delta)
-        loss.add_(torch.dot(clipped[0], flat.sub_(clipped[0], alpha=0.5)), alpha=1 / n_rows)
-        return clipped.div_(n_rows)
-
-
-def _cross_entropy(logits: Tensor, y: Tensor, n_rows: int, loss: Tensor) -> Tensor:
-    """As `_Share._loss`: one logit has two categories, several have one each."""
-    if len(logits) == 1:
-        loss.add_(torch.sum(aten.softplus(logits)) - torch.dot(y[0], logits[0]), alpha=1 / n_rows)
-        return logits.sigmoid_().sub_(y).div_(n_rows)
-    logarithm = torch.log_softmax(logits, 0)
-    loss.sub_(torch.sum(y * logarithm), alpha=1 / n_rows)
-    return logarithm.exp_().sub_(y).div_(n_rows)
 
 
 def _set_up_thread() -> None:
@@ -266,10 +286,16 @@ def _set_up_thread() -> None:
     torch.set_flush_denormal(True)  # denormal numbers in tails make products many times slower
 
 
-def _views(spec: NetworkSpec, flat: Tensor) -> Layers:
-    """Weights (in, out) and biases (out,) of each layer in a flat array."""
+def _with_ones(rows: Tensor, n_inputs: int) -> Tensor:
+    """Columns (..., D + 1 + L, n) of rows (..., n, D + L): the inputs, ones, and the labels."""
+    x, y = rows[..., :n_inputs], rows[..., n_inputs:]
+    return torch.cat([x, torch.ones_like(rows[..., :1]), y], -1).transpose(-1, -2)
+
+
+def _layers(spec: NetworkSpec, flat: Tensor) -> list[Tensor]:
+    """Weights of each layer with the biases as the last row, (in + 1, out), in a flat array."""
     slices = zip(layer_slices(spec), spec.shapes, strict=True)
-    return [(flat[weight].view(n_in, n_out), flat[bias]) for (weight, bias), (n_out, n_in) in slices]
+    return [flat[weight.start : bias.stop].view(n_in + 1, n_out) for (weight, bias), (n_out, n_in) in slices]
 
 
 def _device(name: str) -> torch.device:
