@@ -1,10 +1,11 @@
 """Cost and error of training labels: ssm-simulators' own generator and lanline, side by side in one process.
 
-    python benchmarks/labels.py [--models ddm angle weibull ornstein] [--thetas 500] [--peer-thetas 6]
+    python benchmarks/labels.py [--models ddm angle weibull ornstein] [--thetas 500] [--peer-thetas 6] [--cores 2]
 
 For each model: CPU milliseconds per theta, rows per second, the mean absolute error of the labels where
 log f > -10, and the ratio of the costs. Errors are against the references of benchmarks/accuracy.py. Both make 1000
-rows for each theta.
+rows for each theta. The last column is the rate of as many processes at once as ``--cores``, over that of one: each
+makes shards of its own, as the workflow's jobs do.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import numpy as np
 from accuracy import reference_of
@@ -38,13 +41,36 @@ def run_lanline(model: Model, engine: str, n_theta: int) -> tuple[float, float]:
     theta = sample_theta(model, n_theta, rng)
     densities(model, theta[:2], data, rng).sample(2, rng)  # compiles
     start = time.process_time()
-    density = densities(model, theta, data, rng)
-    rt, choice = density.sample(ROWS, rng)
-    labels = density.log_density(rt, choice)
+    rt, choice, labels = make_rows(model, theta, data, rng)
     seconds = time.process_time() - start
     few = slice(30)
     expected = reference_of(model, engine)(model, theta[few], rt[few], choice[few])
     return seconds / n_theta, mean_error(labels[few], expected)
+
+
+def make_rows(model: Model, theta: np.ndarray, data: Data, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    density = densities(model, theta, data, rng)
+    rt, choice = density.sample(ROWS, rng)
+    return rt, choice, density.log_density(rt, choice)
+
+
+def rate(name: str, engine: str, n_theta: int, seed: int) -> float:
+    """Thetas per second of wall time in this process, when it has warmed up."""
+    model, data, rng = get_model(name), Data(engine=engine), np.random.default_rng(seed)
+    theta = sample_theta(model, n_theta, rng)
+    make_rows(model, theta[:50], data, rng)
+    start = time.perf_counter()
+    for _ in range(4):
+        make_rows(model, theta, data, rng)
+    return 4 * n_theta / (time.perf_counter() - start)
+
+
+def scaling(name: str, engine: str, n_theta: int, cores: int) -> float:
+    """Rate of ``cores`` processes at once over that of one."""
+    with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as processes:
+        alone = processes.submit(rate, name, engine, n_theta, 0).result()
+        together = [processes.submit(rate, name, engine, n_theta, seed) for seed in range(cores)]
+        return sum(each.result() for each in together) / alone
 
 
 def run_peer(model: Model, n_theta: int) -> tuple[float, float]:
@@ -76,20 +102,23 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["ddm", "angle", "weibull", "ornstein"])
     parser.add_argument("--thetas", type=int, default=500)
     parser.add_argument("--peer-thetas", type=int, default=6)
+    parser.add_argument("--cores", type=int, default=2)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    print(f"{'model':12s} {'engine':14s} {'CPU ms/theta':>12s} {'rows/s':>12s} {'mean error':>10s} {'ratio':>8s}")
+    head = f"{'model':12s} {'engine':14s} {'CPU ms/theta':>12s} {'rows/s':>12s} {'mean error':>10s} {'ratio':>8s}"
+    print(f"{head}  {arguments.cores} cores")
     for name in arguments.models:
         model = get_model(name)
         peer_seconds, peer_error = run_peer(model, arguments.peer_thetas)
         show(name, "ssm-simulators", peer_seconds, peer_error, 1.0)
         for engine in engines_of(model)[:-1]:
             seconds, error = run_lanline(model, engine, arguments.thetas)
-            show(name, engine, seconds, error, peer_seconds / seconds)
+            faster = scaling(name, engine, arguments.thetas, arguments.cores)
+            show(name, engine, seconds, error, peer_seconds / seconds, f"  x {faster:.2f}")
 
 
-def show(name: str, engine: str, seconds: float, error: float, ratio: float) -> None:
-    print(f"{name:12s} {engine:14s} {seconds * 1e3:12.3f} {ROWS / seconds:12,.0f} {error:10.1e} {ratio:8,.0f}")
+def show(name: str, engine: str, seconds: float, error: float, ratio: float, scaled: str = "") -> None:
+    print(f"{name:12s} {engine:14s} {seconds * 1e3:12.3f} {ROWS / seconds:12,.0f} {error:10.1e} {ratio:8,.0f}{scaled}")
 
 
 if __name__ == "__main__":
