@@ -1,7 +1,9 @@
 """Both frameworks: the same steps, those of torch.optim, and no silent change of device."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -214,6 +216,22 @@ def test_a_smaller_batch_counts_only_its_own_rows(framework):
     error = np.abs(fresh.predict(small[0, :, :-1]) - small[0, :, -1])
     clipped = np.minimum(error, 0.1)
     assert loss[0] == pytest.approx((clipped * (error - clipped / 2)).mean(), rel=1e-5)
+
+
+def torch_parameters(activation):
+    backend = start("torch", Training(batch_size=200), activation)
+    backend.run_block(batches()[:10], np.full(10, 1e-3, np.float32))
+    return backend.state()["parameters"]
+
+
+@pytest.mark.parametrize("activation", ["tanh", "elu"])
+def test_torch_without_torchscript_makes_the_same_steps(activation, tmp_path):
+    code = "import sys, numpy; import test_training_backends as t; numpy.save(sys.argv[2], t.torch_parameters(sys.argv[1]))"
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    environment = {**os.environ, "PYTORCH_JIT": "0", "PYTHONPATH": paths}
+    command = [sys.executable, "-c", code, activation, tmp_path / "parameters.npy"]
+    subprocess.run(command, env=environment, check=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "parameters.npy"), torch_parameters(activation))
 
 
 def test_weights_survive_flattening():
