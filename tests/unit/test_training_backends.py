@@ -226,7 +226,7 @@ def torch_parameters(activation):
 
 @pytest.mark.parametrize("activation", ["tanh", "elu"])
 def test_torch_without_torchscript_makes_the_same_steps(activation, tmp_path):
-    code = "import sys, numpy; import test_training_backends as t; numpy.save(sys.argv[2], t.torch_parameters(sys.argv[1]))"
+    code = "import sys, numpy, test_training_backends as t; numpy.save(sys.argv[2], t.torch_parameters(sys.argv[1]))"
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     environment = {**os.environ, "PYTORCH_JIT": "0", "PYTHONPATH": paths}
     command = [sys.executable, "-c", code, activation, tmp_path / "parameters.npy"]
