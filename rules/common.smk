@@ -10,7 +10,7 @@ from lanline.cluster import effort, folder
 from lanline.config import parse_config
 from lanline.errors import UserError
 from lanline.paths import Paths, run_name, shard_groups, shard_label
-from lanline.versions import code_fingerprint
+from lanline.versions import code_fingerprint, training_code
 
 try:
     CONFIG = parse_config(config)
@@ -90,14 +90,6 @@ def training_settings(wildcards) -> dict:
         ),
         "validation_shards": CONFIG.data.n_validation_shards,
     }
-
-
-def training_code(framework: str) -> str:
-    """Fingerprint of the code that decides the weights; the other framework's is not part of it."""
-    shared = ("backend", "loop", "reader", "schedule")
-    return code_fingerprint(
-        "networks", *(f"training/{module}" for module in (*shared, f"{framework}_backend"))
-    )
 
 
 def take_folder() -> None:

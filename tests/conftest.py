@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+# JAX counts its CPU devices once in a process: as many as any test asks for.
+os.environ["JAX_NUM_CPU_DEVICES"] = "3"
 PARTS = ("Snakefile", "rules", "scripts", "config", "envs", "docs", "profiles")
 
 

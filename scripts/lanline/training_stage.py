@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lanline.config import Config, Framework
+from lanline.config import Config, Framework, Training
 from lanline.dataset.foreign import as_shard
 from lanline.experiment import BaseExperiment, flatten
 from lanline.files import write_json
@@ -131,9 +131,9 @@ class TrainNetwork(BaseExperiment):
                 self.tracking.log_artifact(folder / name, "network")
         for path in self._write_lanfactory_files(model):
             self.tracking.log_artifact(path, "training_output")  # LANfactory's name for the folder
-        last = {key: value for key, value in model.history[-1].items() if key != "epoch"}
+        kept = {"kept_epoch" if key == "epoch" else key: value for key, value in model.kept.items()}
         timings = {f"seconds_{part}": seconds for part, seconds in model.timings.items()}
-        return {**last, "epochs": len(model.history), "onnx_parity": parity, **timings}
+        return {**kept, "epochs": len(model.history), "onnx_parity": parity, **timings}
 
     def _write_lanfactory_files(self, model: Trained) -> list[Path]:
         return write_lanfactory_files(
@@ -171,11 +171,9 @@ class TrainNetwork(BaseExperiment):
         return self.config.model_dump(mode="json", exclude=set(self.task.left_out))
 
     def params(self) -> dict[str, Any]:
-        not_used = {"huber_delta", "label_floor"} if self.spec.gives_probabilities else set()
-        settings = self.settings.model_dump(mode="json", exclude={"frameworks", "seeds"} | not_used)
-        settings["loss"] = loss_name(self.spec, self.settings)
+        settings = used_settings(self.settings, self.spec)
         network = self.config.network(self.task.network).model_dump(mode="json", exclude={"training"})
-        return flatten({**self.identity(), "training": settings, "network": network})
+        return flatten({**self.identity(), "threads": self.task.threads, "training": settings, "network": network})
 
     def identity(self) -> dict[str, str]:
         """Where the network comes from; it goes into the ONNX file's metadata too."""
@@ -219,6 +217,22 @@ class TrainNetwork(BaseExperiment):
             run_id=self.tracking.run_id,
             tracking_key=self.tracking.key if task.experiments.tracking_uri else None,
         )
+
+
+def used_settings(settings: Training, spec: NetworkSpec) -> dict[str, Any]:
+    """The settings that a training depends on, without those of other optimizers, schedules and losses."""
+    unused = {"frameworks", "seeds"}
+    if settings.optimizer != "sgd":
+        unused.add("momentum")
+    if settings.schedule != "reduce_on_plateau":
+        unused |= {"patience", "threshold", "min_learning_rate"}
+    if settings.schedule in ("cosine", "constant"):
+        unused.add("decay")
+    if spec.gives_probabilities or settings.loss == "mse":
+        unused.add("huber_delta")
+    if spec.gives_probabilities:
+        unused.add("label_floor")
+    return settings.model_dump(mode="json", exclude=unused) | {"loss": loss_name(spec, settings)}
 
 
 def split_files(files: Sequence[Path], n_validation: int) -> tuple[tuple[Path, ...], tuple[Path, ...]]:

@@ -48,6 +48,12 @@ def code_fingerprint(*modules: str) -> str:
     return digest.hexdigest()[:16]
 
 
+def training_code(framework: str) -> str:
+    """Fingerprint of the code that decides a network's weights; the other framework's is not part of it."""
+    shared = ("backend", "checkpoint", "loop", "losses", "reader", "schedule")
+    return code_fingerprint("networks", *(f"training/{module}" for module in (*shared, f"{framework}_backend")))
+
+
 @cache
 def _syntax(source: Path) -> bytes:
     """The syntax tree of a file without its docstrings; cached, since several rules depend on the same modules."""

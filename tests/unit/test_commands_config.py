@@ -1,5 +1,8 @@
 """LANfactory's and ssm-simulators' configuration files: every key is honoured or refused by name."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -229,3 +232,15 @@ def test_ssm_simulators_configuration_is_read():
     assert (data.n_trajectories, data.delta_t) == (3000, 0.002)
     with pytest.raises(UserError, match=r"ESTIMATOR\.TYPE: Input should be 'kde'"):
         check(SsmsFile, yaml.safe_load(text.replace("'kde'", "'pyddm'")), "g.yaml")
+
+
+def test_looking_for_a_gpu_leaves_jax_the_threads_of_the_training(tmp_path):
+    """The shipped file has two batch sizes, so that a GPU is looked for before the training starts."""
+    (tmp_path / "lan.yaml").write_text(SHIPPED)
+    code = (
+        "import sys; from pathlib import Path; from lanline.commands.training_plan import read_plan; "
+        "read_plan(Path(sys.argv[1]), 'jax', 0, None); "
+        "from lanline.training.jax_backend import _cpu_devices; assert len(_cpu_devices(2)) == 2"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "JAX_NUM_CPU_DEVICES"}
+    subprocess.run([sys.executable, "-c", code, tmp_path / "lan.yaml"], env=environment, check=True)

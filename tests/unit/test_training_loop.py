@@ -94,8 +94,13 @@ def test_an_interrupted_training_goes_on_bit_for_bit(files, tmp_path, framework,
 
     with pytest.raises(Interrupt):
         run(files, framework, settings, checkpoint=tmp_path / "c", on_epoch=interrupt)
-    resumed, lines = run(files, framework, settings, checkpoint=tmp_path / "c")
+    told = []
+    resumed, lines = run(
+        files, framework, settings, checkpoint=tmp_path / "c", on_epoch=lambda metrics, step: told.append(metrics)
+    )
     assert resumed.resumed
+    assert told == resumed.history  # the interrupted one was not told of the second epoch
+    assert resumed.timings["training"] == pytest.approx(sum(m["seconds"] for m in resumed.history), abs=0.01)
     assert lines[0].startswith("going on from")
     assert same(whole, resumed)
     drop = {"seconds", "rows_per_second"}
@@ -110,6 +115,13 @@ def test_checkpoints_of_another_training_are_not_picked_up(files, tmp_path):
         trained, _ = run(files, checkpoint=tmp_path / "c", **changes)
         assert not trained.resumed
         assert same(trained, run(files, **changes)[0])
+
+
+@pytest.mark.parametrize("name", ["training_code", "library_versions"])
+def test_checkpoints_of_other_code_or_libraries_are_not_picked_up(files, tmp_path, monkeypatch, name):
+    run(files, checkpoint=tmp_path / "c")
+    monkeypatch.setattr(f"lanline.training.loop.{name}", lambda *names: "another")
+    assert not run(files, checkpoint=tmp_path / "c")[0].resumed
 
 
 def test_a_broken_checkpoint_is_refused_by_name(files, tmp_path):
@@ -129,11 +141,19 @@ def test_early_stopping_and_the_best_epoch(files):
     x = stopped.sample
     mae = np.abs(stopped.forward(x) - (np.sin(x[:, 0]) + x[:, 1] * x[:, 4])).mean()
     assert mae == pytest.approx(stopped.history[-3]["validation_mae"], rel=0.2)
+    assert stopped.kept == stopped.history[-3]
 
 
 def test_a_diverging_training_stops_with_advice(files):
     with pytest.raises(UserError, match=r"epoch 1.*learning_rate"):
         run(files, settings=Training(optimizer="sgd", loss="mse", learning_rate=1e6, epochs=1, warmup_fraction=0.0))
+
+
+def test_a_last_step_that_diverges_is_found_by_the_validation(tmp_path):
+    paths = write_files(tmp_path, [100, 100])
+    one_step = Training(optimizer="sgd", loss="mse", learning_rate=1e38, epochs=1, batch_size=100, warmup_fraction=0.0)
+    with pytest.raises(UserError, match=r"validation loss is not finite after epoch 1.*learning_rate"):
+        run(paths, settings=one_step)
 
 
 SCRIPT = """

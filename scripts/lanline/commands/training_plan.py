@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +122,12 @@ def has_gpu(framework: Framework) -> bool:
         module = importlib.import_module(framework)
     except ModuleNotFoundError:
         raise UserError(f"framework {framework} is not installed; install lanline[{framework}]") from None
-    return module.cuda.is_available() if framework == "torch" else module.default_backend() == "gpu"
+    if framework == "torch":
+        return module.cuda.is_available()
+    # In a process of its own: JAX counts its CPU devices when it is first asked, and the training decides how many.
+    question = "import jax, sys; sys.exit(jax.default_backend() != 'gpu')"
+    has_plugin = bool(entry_points(group="jax_plugins"))
+    return has_plugin and subprocess.run([sys.executable, "-c", question], capture_output=True).returncode == 0
 
 
 def _name(entry: str | dict[str, Any]) -> str:

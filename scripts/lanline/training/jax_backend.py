@@ -209,6 +209,13 @@ def _cpu_devices(threads: int) -> list[jax.Device]:
     flags = os.environ.get("XLA_FLAGS", "")
     if ONE_THREAD_A_DEVICE not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {ONE_THREAD_A_DEVICE}".strip()
-    with suppress(RuntimeError):  # the client has started already: its devices are those of an earlier network
-        jax.config.update("jax_num_cpu_devices", threads)
-    return jax.devices("cpu")[:threads]
+    if jax.config.jax_num_cpu_devices < threads:
+        with suppress(RuntimeError):  # the client has started already: its devices are those of an earlier network
+            jax.config.update("jax_num_cpu_devices", threads)
+    devices = jax.devices("cpu")
+    if len(devices) < threads:
+        raise UserError(
+            f"JAX was started in this process with {len(devices)} CPU device(s) before a training asked for {threads}: "
+            "start the training before anything else uses JAX"
+        )
+    return devices[:threads]

@@ -22,11 +22,13 @@ from lanline.training.checkpoint import read_checkpoint, write_checkpoint
 from lanline.training.losses import loss_and_error
 from lanline.training.reader import Reader, pieces_of, read_piece
 from lanline.training.schedule import Schedule
+from lanline.versions import library_versions, training_code
 
 SAMPLE_ROWS = 500_000  # of the first file, whose means and scales the inputs are standardised with
 VALIDATION_ROWS = 100_000  # in memory at once
 PARITY_ROWS = 1_000
 SHOW_SECONDS = 0.5  # between lines about progress
+ADVICE = "lower training.learning_rate or set training.gradient_clip"
 
 Metrics = dict[str, float]
 
@@ -64,6 +66,8 @@ class Job:
             "settings": self.settings.model_dump(mode="json", exclude=ignored),
             "training_files": [Path(path).name for path in self.training_files],
             "validation_files": [Path(path).name for path in self.validation_files],
+            "code": training_code(self.framework),
+            "versions": library_versions("numpy", self.framework),
         }
         return sha256_json(values)
 
@@ -77,7 +81,9 @@ class Trained:
         forward: the trainer's own forward pass, raw inputs (n, D) as the exported network takes them to values (n,).
         sample: such inputs of validation rows, n <= 1000, to compare an export with ``forward``.
         history: metrics of each epoch.
-        timings: seconds of start_up (until the first step), training (steps alone), validation and total.
+        kept: those of the epoch that the weights are of: the last one, or the best.
+        timings: seconds of start_up (until the first step), training (steps alone) and validation, and their total;
+            those of interrupted attempts are part of it.
         resumed: whether it went on from a checkpoint.
     """
 
@@ -85,6 +91,7 @@ class Trained:
     forward: Callable[[np.ndarray], np.ndarray]
     sample: np.ndarray
     history: list[Metrics]
+    kept: Metrics
     timings: dict[str, float]
     resumed: bool
 
@@ -101,6 +108,8 @@ class Progress:
     best_loss: float = math.inf
     waited: int = 0
     seconds: float = 0.0
+    training_seconds: float = 0.0
+    validation_seconds: float = 0.0
 
 
 def train(
@@ -115,7 +124,7 @@ def train(
     Args:
         job: what to train, on what, and how.
         checkpoint: file to write the state to and to go on from; None for no checkpoints.
-        on_epoch: is given each epoch's metrics and its number, from 1.
+        on_epoch: is given each epoch's metrics and its number, from 1; after an interruption those before it again.
         say: is given a line for each epoch, and for what is unusual.
         show: is given lines about the progress inside an epoch, twice a second.
 
@@ -140,17 +149,22 @@ def train(
     run = _Run(job, backend, reader, standardisation, on_epoch, say, show)
     if checkpoint is not None:
         run.checkpoints_to(checkpoint)
-    run.timings["start_up"] = time.perf_counter() - started
+    start_up = time.perf_counter() - started
     run.epochs()
-    flat = run.parameters()
+    flat, kept = run.result()
     backend.restore({**backend.state(), "parameters": flat}, run.progress.step)
-    run.timings["total"] = time.perf_counter() - started
+    timings = {
+        "start_up": start_up,
+        "training": run.progress.training_seconds,
+        "validation": run.progress.validation_seconds,
+    }
     return Trained(
         weights=standardisation.fold(unflatten(spec, flat)),
         forward=lambda x: _exported(spec, backend, standardisation, x),
         sample=_sample(spec, job.validation_files),
         history=run.progress.history,
-        timings=run.timings,
+        kept=kept,
+        timings={**timings, "total": sum(timings.values())},
         resumed=run.resumed,
     )
 
@@ -183,7 +197,6 @@ class _Run:
         show: Callable[[str], None] | None,
     ):
         self.progress = Progress()
-        self.timings = {"start_up": 0.0, "training": 0.0, "validation": 0.0, "total": 0.0}
         self.resumed = False
         self._job, self._settings, self._backend, self._reader = job, job.settings, backend, reader
         self._standardisation = standardisation
@@ -208,15 +221,14 @@ class _Run:
             losses = self._backend.run_block(block, rates)
             if not np.isfinite(losses).all():
                 raise UserError(
-                    f"the loss is no longer finite in epoch {progress.epoch + 1}, step {progress.step + 1}: "
-                    "lower training.learning_rate or set training.gradient_clip"
+                    f"the loss is no longer finite in epoch {progress.epoch + 1}, step {progress.step + 1}: {ADVICE}"
                 )
             progress.loss_sum += float(losses.sum(dtype=np.float64)) * block.shape[1]
             progress.batch += len(block)
             progress.step += len(block)
             now = time.perf_counter()
             progress.seconds += now - began
-            self.timings["training"] += now - began
+            progress.training_seconds += now - began
             began = now
             if self._show and now - self._shown > SHOW_SECONDS:
                 self._shown = now
@@ -228,7 +240,9 @@ class _Run:
         progress = self.progress
         began = time.perf_counter()
         validation = self._validate()
-        self.timings["validation"] += time.perf_counter() - began
+        if not math.isfinite(validation["validation_loss"]):
+            raise UserError(f"the validation loss is not finite after epoch {progress.epoch + 1}: {ADVICE}")
+        progress.validation_seconds += time.perf_counter() - began
         metrics = {
             "epoch": progress.epoch + 1,
             "train_loss": progress.loss_sum / self._reader.n_rows,
@@ -274,9 +288,12 @@ class _Run:
             n += len(piece)
         return {"validation_loss": loss / n, "validation_mae": error / n}
 
-    def parameters(self) -> np.ndarray:
-        """The parameters that the settings ask for: of the last epoch or of the best."""
-        return self._best if self._settings.keep == "best" else self._backend.state()["parameters"]
+    def result(self) -> tuple[np.ndarray, Metrics]:
+        """Parameters and metrics of the epoch that the settings ask for: the last or the best."""
+        history = self.progress.history
+        if self._settings.keep == "best":
+            return self._best, min(history, key=lambda metrics: metrics["validation_loss"])
+        return self._backend.state()["parameters"], history[-1]
 
     # --- checkpoints ---
     def checkpoints_to(self, path: Path) -> None:
@@ -291,6 +308,8 @@ class _Run:
         self.progress = Progress(**saved)
         self._best = arrays.pop("best", None)
         self._backend.restore(arrays, self.progress.step)
+        for number, metrics in enumerate(self.progress.history, start=1):
+            self._on_epoch(metrics, number)  # it may not have been told of the last one, or be another run's
         self._say(f"going on from {path}: epoch {self.progress.epoch + 1}, batch {self.progress.batch}")
 
     def _save(self) -> None:

@@ -142,7 +142,6 @@ class TorchBackend:
     process takes a core.
     """
 
-    @torch.no_grad()
     def __init__(self, spec: NetworkSpec, settings: Training, weights: Weights, threads: int):
         _set_up_thread()
         self._device = _device(settings.device)
@@ -152,10 +151,9 @@ class TorchBackend:
         self._first, self._second, self._scratch = (torch.zeros_like(self._parameters) for _ in range(3))
         on_cpu = self._device.type == "cpu"
         self._shares = [_Share(spec, settings, self._parameters) for _ in range(threads if on_cpu else 1)]
-        self._piece_rows = PIECE_ROWS if on_cpu else None
+        self._piece_rows = PIECE_ROWS if on_cpu else sys.maxsize
         self._pool = ThreadPoolExecutor(len(self._shares), initializer=_set_up_thread)
 
-    @torch.no_grad()
     def run_block(self, rows: np.ndarray, rates: np.ndarray) -> np.ndarray:
         n_rows = rows.shape[1]
         block = _with_ones(torch.from_numpy(rows).to(self._device), self._n_inputs)
@@ -172,8 +170,7 @@ class TorchBackend:
     def _pieces(self, n_rows: int) -> list[tuple[int, int]]:
         """First and last row of each piece: as many for every share, each small enough for a core's cache."""
         n = len(self._shares)
-        if self._piece_rows is not None:
-            n *= -(-n_rows // (n * self._piece_rows))
+        n *= -(-n_rows // (n * self._piece_rows))
         return list(pairwise(np.linspace(0, n_rows, min(n, n_rows) + 1).astype(int).tolist()))
 
     def _gradient(self, pieces: list[Tensor], losses: list[Tensor], n_rows: int) -> None:
@@ -206,9 +203,8 @@ class TorchBackend:
         denominator = torch.sqrt(self._second, out=self._scratch).div_(root).add_(ADAM_EPSILON)
         p.addcdiv_(self._first, denominator, value=-size)
 
-    @torch.no_grad()
     def predict(self, x: np.ndarray) -> np.ndarray:
-        rows = PIECE_ROWS if self._device.type == "cpu" else len(x)
+        rows = min(self._piece_rows, len(x))
         pieces = [
             _with_ones(torch.from_numpy(x[start : start + rows]), self._n_inputs) for start in range(0, len(x), rows)
         ]
@@ -247,7 +243,6 @@ class _Share:
         self._gradients, self._further_gradients = _layers(spec, self.gradient), _layers(spec, self._further)
         self._buffers: dict[int, tuple[list[Tensor], list[Tensor], list[Tensor]]] = {}
 
-    @torch.no_grad()
     def predict(self, pieces: list[Tensor]) -> list[Tensor]:
         """Outputs (K, n) for each piece (D + 1, n)."""
         return [
@@ -255,7 +250,6 @@ class _Share:
             for piece in pieces
         ]
 
-    @torch.no_grad()
     def gradient_of(self, pieces: list[Tensor], n_rows: int, loss: Tensor) -> None:
         """Leave what the pieces (D + 1 + L, n) add to the gradient of the mean loss of ``n_rows``, and to that loss."""
         self._gradient_of(pieces[0], n_rows, loss, self._gradients)
