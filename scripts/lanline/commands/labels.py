@@ -16,7 +16,7 @@ from lanline.config import Data
 from lanline.engines import Densities, densities, resolve_engine
 from lanline.errors import UserError, did_you_mean
 from lanline.files import atomic_path
-from lanline.models import Model, get_model
+from lanline.models import Model, bounds_at, get_model, params_by_bounds
 
 FIGURES = (".png", ".svg", ".pdf")
 DRAWS = 10_000  # responses at which engines are compared
@@ -96,13 +96,11 @@ def parse_theta(model: Model, text: str | None) -> np.ndarray:
             given[param] = float(value)
         except ValueError:
             raise UserError(f"--theta {part}: expected {param}=number") from None
-    values: dict[str, float] = {}
-    # A few upper bounds are another parameter's value; those parameters come last here.
-    for param in sorted(model.params, key=lambda param: isinstance(model.bounds[param][1], str)):
-        lower, upper = model.bounds[param]
-        middle = (lower + (values[upper] if isinstance(upper, str) else upper)) / 2
-        values[param] = given.get(param, middle)
-    return np.array([values[param] for param in model.params])
+    theta = np.empty(len(model.params))
+    for param in params_by_bounds(model):
+        lower, upper = bounds_at(model, param, theta)
+        theta[model.params.index(param)] = given.get(param, (lower + upper) / 2)
+    return theta
 
 
 def label_curves(model: Model, theta: np.ndarray, engines: Sequence[str], data: Data) -> list[LabelCurve]:
@@ -169,9 +167,8 @@ def _print(model: Model, theta: np.ndarray, curves: Sequence[LabelCurve]) -> Non
 
 
 def _inside(model: Model, theta: np.ndarray, param: str) -> bool:
-    lower, upper = model.bounds[param]
-    limit = theta[model.params.index(upper)] if isinstance(upper, str) else upper
-    return bool(lower <= theta[model.params.index(param)] <= limit)
+    lower, upper = bounds_at(model, param, theta)
+    return bool(lower <= theta[model.params.index(param)] <= upper)
 
 
 def _write_table(path: Path, model: Model, curves: Sequence[LabelCurve]) -> None:
