@@ -102,6 +102,16 @@ def test_engines_are_laid_over_each_other(tmp_path):
         assert total == pytest.approx(1, abs=0.02)
 
 
+@pytest.mark.parametrize("name", ["racing_diffusion_3", "ddm_st", "weibull", "ddm_truncnormt"])
+def test_a_model_without_responses_before_the_time_limit(name):
+    """Nothing can be drawn from it, and so there is nothing to compare engines at."""
+    arguments = ("--max-t", 0.05, "--trajectories", 100, "--engine", "auto", "--engine", "simulation")
+    rows = [line.split() for line in run("labels", name, *arguments).splitlines()]
+    assert [row[1] for row in rows if row[:1] == ["none"]] == ["1.0000", "1.0000"]
+    (simulated,) = (row for row in rows if row[:1] == ["simulation"])
+    assert simulated[3:] == ["-", "-", "-", "-"]
+
+
 @pytest.mark.parametrize(("model", "name"), [("ddm", "f.png"), ("lba3", "f.svg")])
 def test_a_figure_is_written(tmp_path, model, name):
     assert f"written: {tmp_path / name}" in run("labels", model, "--output", tmp_path / name).replace("\n", "")

@@ -37,7 +37,8 @@ class LabelCurve:
         probability: (C,) of each choice before the time limit.
         omission: probability of no response before it.
         quantiles: (C, 3) 10 %, 50 % and 90 % quantile of rt, seconds; nan for a choice that is hardly ever made.
-        difference: mean absolute difference in log-density from the first engine, nats, at that one's responses.
+        difference: mean absolute difference in log-density from the first engine, nats, at that one's responses; nan
+            if that one hardly ever responds in time.
     """
 
     engine: str
@@ -110,8 +111,11 @@ def label_curves(model: Model, theta: np.ndarray, engines: Sequence[str], data: 
     rng = np.random.default_rng(0)
     found = [densities(model, theta[None], setting, rng) for setting in settings]
     rt, choice = found[0].sample(DRAWS, rng)
+    # Nothing can be drawn from a model that hardly ever responds in time.
+    silent = np.isnan(rt)
+    rt, choice = np.where(silent, 0.0, rt), np.where(silent, model.choices[0], choice)
     first = found[0].log_density(rt, choice)
-    counted = first > MIN_LOG_DENSITY
+    counted = ~silent & (first > MIN_LOG_DENSITY)
     curves = []
     for name, density in zip(names, found, strict=True):
         with np.errstate(invalid="ignore"):
@@ -127,18 +131,22 @@ def _curve(
     drawn, _ = density.sample(SAMPLED, rng)
     rt = np.unique(np.concatenate([np.linspace(0, max_t, UNIFORM), drawn[np.isfinite(drawn)]]))
     values = np.exp([density.log_density(rt[None], np.full((1, len(rt)), value))[0] for value in model.choices])
-    if not (drawn > 0).any():  # choice-only models have no response times, and rt is 0
+    if (drawn == 0).all():  # choice-only models have no response times, and rt is 0
         values = np.zeros_like(values)
     cumulative = cumulative_trapezoid(values, rt, axis=1, initial=0.0)
+    # By the probability: a simulated choice that no trial made has a density all the same, a flat one.
+    probability = density.choice_probability()[0]
     quantiles = [
-        np.interp(QUANTILES, below / below[-1], rt) if below[-1] > SCARCE else np.full(len(QUANTILES), np.nan)
-        for below in cumulative
+        np.interp(QUANTILES, below / below[-1], rt)
+        if min(share, below[-1]) > SCARCE
+        else np.full(len(QUANTILES), np.nan)
+        for share, below in zip(probability, cumulative, strict=True)
     ]
     return LabelCurve(
         engine=engine,
         rt=rt,
         density=values,
-        probability=density.choice_probability()[0],
+        probability=probability,
         omission=float(density.omission_probability()[0]),
         quantiles=np.array(quantiles),
         difference=difference,
@@ -155,15 +163,19 @@ def _print(model: Model, theta: np.ndarray, curves: Sequence[LabelCurve]) -> Non
     for column in ("engine", "choice", "P(choice)", "rt 10 %", "median", "90 %", "|difference|"):
         table.add_column(column, justify="left" if column == "engine" else "right")
     for curve in curves:
-        difference = f"{curve.difference:.4f}" if curve is not curves[0] else ""
+        difference = _number(curve.difference, 4) if curve is not curves[0] else ""
         for c, value in enumerate(model.choices):
-            times = [f"{quantile:.3f}" if np.isfinite(quantile) else "-" for quantile in curve.quantiles[c]]
+            times = [_number(quantile, 3) for quantile in curve.quantiles[c]]
             start = (curve.engine, difference) if c == 0 else ("", "")
             table.add_row(start[0], str(value), f"{curve.probability[c]:.4f}", *times, start[1])
         table.add_row("", "none", f"{curve.omission:.4f}", "", "", "", "")
     console.print(table)
     if len(curves) > 1:
         console.print(f"|difference|: mean of log-density from {curves[0].engine}, nats, at responses drawn from it")
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}" if np.isfinite(value) else "-"
 
 
 def _inside(model: Model, theta: np.ndarray, param: str) -> bool:
