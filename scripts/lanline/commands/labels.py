@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from scipy.integrate import cumulative_trapezoid
 
 from lanline.commands.options import wide_console
 from lanline.config import Data
+from lanline.dataset.rows import theta_from_unit_cube
 from lanline.engines import Densities, densities, resolve_engine
 from lanline.errors import UserError, did_you_mean
 from lanline.files import atomic_path
@@ -82,10 +84,10 @@ def show_labels(name: str, theta_text: str | None, engines: Sequence[str], data:
 
 
 def parse_theta(model: Model, text: str | None) -> np.ndarray:
-    """(P,) parameters from ``v=1,a=1.5``; the others have the middle of their bounds.
+    """(P,) parameters from ``v=1,a=1.5``; the others have the middle of their bounds, under the registry's constraints.
 
     Raises:
-        UserError: a part is not ``name=number``, or the model has no such parameter.
+        UserError: a part is not ``name=number``, the model has no such parameter, or cannot have this value.
     """
     given: dict[str, float] = {}
     for part in filter(None, (text or "").replace(" ", "").split(",")):
@@ -96,18 +98,55 @@ def parse_theta(model: Model, text: str | None) -> np.ndarray:
         try:
             given[param] = float(value)
         except ValueError:
-            raise UserError(f"--theta {part}: expected {param}=number") from None
-    theta = np.empty(len(model.params))
+            given[param] = math.nan
+        if wrong := _impossible(model, param, given[param]):
+            raise UserError(f"--theta {part}: {wrong}")
+    theta = theta_from_unit_cube(model, np.full((1, len(model.params)), 0.5))[0]
     for param in params_by_bounds(model):
-        lower, upper = bounds_at(model, param, theta)
-        theta[model.params.index(param)] = given.get(param, (lower + upper) / 2)
+        if param in given:
+            theta[model.params.index(param)] = given[param]
+        elif any(bound in given for bound in model.bounds[param]):
+            theta[model.params.index(param)] = np.mean(bounds_at(model, param, theta))
     return theta
 
 
+def _impossible(model: Model, param: str, value: float) -> str:
+    """What is wrong with a value that the model cannot have; nothing is with one that is only outside its bounds."""
+    if not math.isfinite(value):
+        return f"expected {param}=number"
+    if param in ("a", "b") and value <= 0:
+        return "a bound lies above 0"
+    if param == "z" and model.choices == (-1, 1) and not 0 < value < 1:
+        return "the start point lies between the bounds, 0 < z < 1"
+    return ""
+
+
 def label_curves(model: Model, theta: np.ndarray, engines: Sequence[str], data: Data) -> list[LabelCurve]:
-    """One curve for each engine; raises as `lanline.engines.resolve_engine`."""
+    """One curve for each engine.
+
+    Raises:
+        UserError: as `lanline.engines.resolve_engine`; or an engine has no density at a ``theta`` outside the bounds
+            or the registry's constraints.
+    """
     settings = [data.model_copy(update={"engine": engine}) for engine in engines]
     names = [resolve_engine(model, setting) for setting in settings]
+    outside = _outside(model, theta)
+    if not outside and not model.constrained:
+        return _curves(model, theta, names, settings)
+    # What the engines and ssm-simulators can do outside is not known beforehand, so it is tried.
+    at = ", ".join(f"{param}={theta[model.params.index(param)]:g}" for param in outside or model.params)
+    with np.errstate(all="ignore"):
+        try:
+            curves = _curves(model, theta, names, settings)
+        except (ArithmeticError, ValueError) as error:
+            raise UserError(f"--theta: {', '.join(names)} has no density at {at}: {error}") from error
+    for curve in curves:
+        if not (np.isfinite(curve.probability).all() and np.isfinite(curve.density).all()):
+            raise UserError(f"--theta: {curve.engine} has no density at {at}")
+    return curves
+
+
+def _curves(model: Model, theta: np.ndarray, names: Sequence[str], settings: Sequence[Data]) -> list[LabelCurve]:
     rng = np.random.default_rng(0)
     found = [densities(model, theta[None], setting, rng) for setting in settings]
     rt, choice = found[0].sample(DRAWS, rng)
@@ -119,9 +158,9 @@ def label_curves(model: Model, theta: np.ndarray, engines: Sequence[str], data: 
     curves = []
     for name, density in zip(names, found, strict=True):
         with np.errstate(invalid="ignore"):
-            difference = np.abs(np.maximum(density.log_density(rt, choice), data.floor) - first)
+            difference = np.abs(np.maximum(density.log_density(rt, choice), settings[0].floor) - first)
         mean = float(difference[counted].mean()) if counted.any() else float("nan")
-        curves.append(_curve(name, model, density, data.max_t, mean, rng))
+        curves.append(_curve(name, model, density, settings[0].max_t, mean, rng))
     return curves
 
 
@@ -157,7 +196,7 @@ def _print(model: Model, theta: np.ndarray, curves: Sequence[LabelCurve]) -> Non
     console = wide_console()
     shown = ", ".join(f"{param}={value:g}" for param, value in zip(model.params, theta, strict=True))
     console.print(f"{model.name}: {shown}", soft_wrap=True)
-    if outside := [param for param in model.params if not _inside(model, theta, param)]:
+    if outside := _outside(model, theta):
         console.print(f"outside the bounds that ssm-simulators registers: {', '.join(outside)}")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("engine", "choice", "P(choice)", "rt 10 %", "median", "90 %", "|difference|"):
@@ -178,9 +217,14 @@ def _number(value: float, digits: int) -> str:
     return f"{value:.{digits}f}" if np.isfinite(value) else "-"
 
 
-def _inside(model: Model, theta: np.ndarray, param: str) -> bool:
-    lower, upper = bounds_at(model, param, theta)
-    return bool(lower <= theta[model.params.index(param)] <= upper)
+def _outside(model: Model, theta: np.ndarray) -> list[str]:
+    """The parameters that are not within their bounds."""
+    outside = []
+    for param, value in zip(model.params, theta, strict=True):
+        lower, upper = bounds_at(model, param, theta)
+        if not lower <= value <= upper:
+            outside.append(param)
+    return outside
 
 
 def _write_table(path: Path, model: Model, curves: Sequence[LabelCurve]) -> None:
