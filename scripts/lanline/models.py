@@ -94,6 +94,26 @@ def get_model(name: str) -> Model:
     )
 
 
+def bounds_at(model: Model, param: str, theta: np.ndarray) -> tuple[float | np.ndarray, float | np.ndarray]:
+    """Lower and upper bound of a parameter; one that is another parameter is that one's value in ``theta`` (..., P)."""
+    lower, upper = (
+        theta[..., model.params.index(bound)] if isinstance(bound, str) else bound for bound in model.bounds[param]
+    )
+    return lower, upper
+
+
+def params_by_bounds(model: Model) -> list[str]:
+    """The parameters in an order in which every bound that is a parameter comes before what it bounds."""
+    order: list[str] = []
+    while len(order) < len(model.params):
+        order += [
+            param
+            for param in model.params
+            if param not in order and all(not isinstance(b, str) or b in order for b in model.bounds[param])
+        ]
+    return order
+
+
 def apply_constraints(model: Model, theta: np.ndarray) -> np.ndarray:
     """Change parameters that were drawn within the bounds such that they keep the registry's constraints.
 

@@ -62,6 +62,16 @@ def test_theta_has_the_middle_of_the_bounds_where_it_is_not_given():
     assert theta["st"] == pytest.approx((model.bounds["st"][0] + 0.4) / 2)
 
 
+@pytest.mark.parametrize("name", [name for name in model_names() if get_model(name).constrained])
+def test_theta_that_is_not_given_keeps_the_constraints(name):
+    """ssm-simulators refuses drift rates that do not sum to 1, and starts beyond the bound."""
+    model = get_model(name)
+    (curve,) = label_curves(model, parse_theta(model, None), ["simulation"], Data(n_trajectories=50))
+    assert curve.probability.sum() + curve.omission == pytest.approx(1)
+    given = parse_theta(model, "a=0.3,z=0.4")  # what is given stays, constraint or not
+    assert (given[model.params.index("a")], given[model.params.index("z")]) == (0.3, 0.4)
+
+
 def test_probabilities_and_quantiles_are_those_of_the_engine():
     model = get_model("ddm")
     theta = parse_theta(model, "v=1,a=1,z=0.5,t=0.3")
@@ -102,6 +112,16 @@ def test_engines_are_laid_over_each_other(tmp_path):
         assert total == pytest.approx(1, abs=0.02)
 
 
+@pytest.mark.parametrize("name", ["racing_diffusion_3", "ddm_st", "weibull", "ddm_truncnormt"])
+def test_a_model_without_responses_before_the_time_limit(name):
+    """Nothing can be drawn from it, and so there is nothing to compare engines at."""
+    arguments = ("--max-t", 0.05, "--trajectories", 100, "--engine", "auto", "--engine", "simulation")
+    rows = [line.split() for line in run("labels", name, *arguments).splitlines()]
+    assert [row[1] for row in rows if row[:1] == ["none"]] == ["1.0000", "1.0000"]
+    (simulated,) = (row for row in rows if row[:1] == ["simulation"])
+    assert simulated[3:] == ["-", "-", "-", "-"]
+
+
 @pytest.mark.parametrize(("model", "name"), [("ddm", "f.png"), ("lba3", "f.svg")])
 def test_a_figure_is_written(tmp_path, model, name):
     assert f"written: {tmp_path / name}" in run("labels", model, "--output", tmp_path / name).replace("\n", "")
@@ -114,6 +134,15 @@ def test_a_figure_is_written(tmp_path, model, name):
         (("dmd",), "'ddm'"),
         (("ddm", "--theta", "w=1"), "v, a, z, t"),
         (("ddm", "--theta", "v=fast"), "expected v=number"),
+        (("ddm", "--theta", "v=nan"), "--theta v=nan: expected v=number"),
+        (("ddm", "--theta", "z=0"), "--theta z=0: the start point lies between the bounds, 0 < z < 1"),
+        (("angle", "--theta", "z=1", "--engine", "first_passage"), "--theta z=1: the start point"),
+        (("weibull", "--theta", "a=0"), "--theta a=0: a bound lies above 0"),
+        (("racing_diffusion_3", "--theta", "b=-1"), "--theta b=-1: a bound lies above 0"),
+        (("ddm_st", "--theta", "st=0"), "closed_form has no density at st=0"),
+        (("poisson_race", "--theta", "r1=-1"), "closed_form has no density at r1=-1"),
+        (("lba_angle_3", "--theta", "z=2", "--engine", "simulation"), "z=2: Starting point z >= a"),
+        (("lba_3_vs_constraint", "--theta", "v0=1", "--engine", "simulation"), "do not sum to 1"),
         (("ddm", "--engine", "fp"), "auto, closed_form, first_passage, simulation"),
         (("ddm", "--output", "density.jpeg"), ".png, .svg, .pdf or .csv"),
         (("ddm", "--max-t", "-1"), "data.max_t"),

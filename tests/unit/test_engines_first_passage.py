@@ -146,7 +146,9 @@ def test_a_limit_before_anything_can_happen():
     theta = np.array([[1.0, 1.5, 0.5, 1.0, 2.0, 2.0, 0.5], [1.0, 1.5, 0.5, 1.0, 2.0, 2.0, 1.005]])
     density = densities(model, theta, ENGINE, np.random.default_rng(0))
     assert density.omission_probability() == pytest.approx([1.0, 1.0])
-    assert np.isnan(density.sample(5, np.random.default_rng(0))[0]).all()
+    nothing = density.sample(5, np.random.default_rng(0))
+    assert np.isnan(nothing).all()
+    assert np.isneginf(density.log_density(*nothing)).all()
 
 
 def test_a_short_limit_leaves_the_far_bound_its_onset():

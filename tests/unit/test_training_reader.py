@@ -17,9 +17,14 @@ ROWS_OF_FILES = [25_013, 7, 12_500]
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Files of unequal length whose labels number the rows."""
-    folder, start, paths = tmp_path_factory.mktemp("shards"), 0, []
-    for i, n in enumerate(ROWS_OF_FILES):
+    """Files of unequal length."""
+    return write_files(tmp_path_factory.mktemp("shards"), ROWS_OF_FILES)
+
+
+def write_files(folder, rows_of_files):
+    """Files whose labels number the rows."""
+    start, paths = 0, []
+    for i, n in enumerate(rows_of_files):
         labels = np.arange(start, start + n, dtype=np.float32)
         data = np.stack([labels + column for column in range(6)], axis=1)
         paths.append(folder / f"shard-{i}.safetensors")
@@ -54,8 +59,9 @@ def test_every_row_once_an_epoch_and_only_the_last_batch_is_smaller(files, buffe
 def test_the_order_follows_the_seed_and_the_epoch(files, buffer_rows):
     first = labels(reader(files, buffer_rows=buffer_rows).blocks(0, 0))
     np.testing.assert_array_equal(first, labels(reader(files, buffer_rows=buffer_rows).blocks(0, 0)))
-    for other in (reader(files, buffer_rows=buffer_rows, seed=2).blocks(0, 0), reader(files).blocks(1, 0)):
-        assert (labels(other) == first).mean() < 0.01
+    for seed, epoch in ((2, 0), (1, 1)):
+        other = labels(reader(files, buffer_rows=buffer_rows, seed=seed).blocks(epoch, 0))
+        assert (other == first).mean() < 0.01
 
 
 @pytest.mark.parametrize("buffer_rows", [10**6, 2 * PIECE_ROWS])
@@ -66,11 +72,16 @@ def test_an_epoch_can_go_on_in_the_middle(files, buffer_rows, first_batch):
     np.testing.assert_array_equal(labels(source.blocks(3, first_batch)), whole[first_batch * 1000 :])
 
 
-def test_streamed_rows_are_mixed_over_the_files(files):
-    """A window's batches hold rows of several pieces, in no order."""
-    batch = labels([next(reader(files, buffer_rows=4 * PIECE_ROWS).blocks(0, 0))])[:1000]
-    assert len(np.unique(batch // PIECE_ROWS)) > 1
-    assert abs(np.corrcoef(batch[1:], batch[:-1])[0, 1]) < 0.2
+def test_streamed_rows_are_mixed_over_the_files(tmp_path):
+    """A window holds four pieces, and each of its batches rows of all of them, in no order."""
+    rows_of_file = 4 * PIECE_ROWS
+    source = reader(write_files(tmp_path, [rows_of_file] * 3), buffer_rows=8 * PIECE_ROWS)
+    assert source.streams
+    batches = labels(source.blocks(0, 0)).reshape(-1, 1000)
+    for batch in batches:
+        assert len(np.unique(batch // PIECE_ROWS)) == 4
+        assert len(np.unique(batch // rows_of_file)) > 1
+        assert abs(np.corrcoef(batch[1:], batch[:-1])[0, 1]) < 0.2
 
 
 def test_inputs_are_standardised_and_labels_are_not(files):

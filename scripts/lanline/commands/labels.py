@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,11 @@ from scipy.integrate import cumulative_trapezoid
 
 from lanline.commands.options import wide_console
 from lanline.config import Data
+from lanline.dataset.rows import theta_from_unit_cube
 from lanline.engines import Densities, densities, resolve_engine
 from lanline.errors import UserError, did_you_mean
 from lanline.files import atomic_path
-from lanline.models import Model, get_model
+from lanline.models import Model, bounds_at, get_model, params_by_bounds
 
 FIGURES = (".png", ".svg", ".pdf")
 DRAWS = 10_000  # responses at which engines are compared
@@ -37,7 +39,8 @@ class LabelCurve:
         probability: (C,) of each choice before the time limit.
         omission: probability of no response before it.
         quantiles: (C, 3) 10 %, 50 % and 90 % quantile of rt, seconds; nan for a choice that is hardly ever made.
-        difference: mean absolute difference in log-density from the first engine, nats, at that one's responses.
+        difference: mean absolute difference in log-density from the first engine, nats, at that one's responses; nan
+            if that one hardly ever responds in time.
     """
 
     engine: str
@@ -81,10 +84,10 @@ def show_labels(name: str, theta_text: str | None, engines: Sequence[str], data:
 
 
 def parse_theta(model: Model, text: str | None) -> np.ndarray:
-    """(P,) parameters from ``v=1,a=1.5``; the others have the middle of their bounds.
+    """(P,) parameters from ``v=1,a=1.5``; the others have the middle of their bounds, under the registry's constraints.
 
     Raises:
-        UserError: a part is not ``name=number``, or the model has no such parameter.
+        UserError: a part is not ``name=number``, the model has no such parameter, or cannot have this value.
     """
     given: dict[str, float] = {}
     for part in filter(None, (text or "").replace(" ", "").split(",")):
@@ -95,31 +98,69 @@ def parse_theta(model: Model, text: str | None) -> np.ndarray:
         try:
             given[param] = float(value)
         except ValueError:
-            raise UserError(f"--theta {part}: expected {param}=number") from None
-    values: dict[str, float] = {}
-    # A few upper bounds are another parameter's value; those parameters come last here.
-    for param in sorted(model.params, key=lambda param: isinstance(model.bounds[param][1], str)):
-        lower, upper = model.bounds[param]
-        middle = (lower + (values[upper] if isinstance(upper, str) else upper)) / 2
-        values[param] = given.get(param, middle)
-    return np.array([values[param] for param in model.params])
+            given[param] = math.nan
+        if wrong := _impossible(model, param, given[param]):
+            raise UserError(f"--theta {part}: {wrong}")
+    theta = theta_from_unit_cube(model, np.full((1, len(model.params)), 0.5))[0]
+    for param in params_by_bounds(model):
+        if param in given:
+            theta[model.params.index(param)] = given[param]
+        elif any(bound in given for bound in model.bounds[param]):
+            theta[model.params.index(param)] = np.mean(bounds_at(model, param, theta))
+    return theta
+
+
+def _impossible(model: Model, param: str, value: float) -> str:
+    """What is wrong with a value that the model cannot have; nothing is with one that is only outside its bounds."""
+    if not math.isfinite(value):
+        return f"expected {param}=number"
+    if param in ("a", "b") and value <= 0:
+        return "a bound lies above 0"
+    if param == "z" and model.choices == (-1, 1) and not 0 < value < 1:
+        return "the start point lies between the bounds, 0 < z < 1"
+    return ""
 
 
 def label_curves(model: Model, theta: np.ndarray, engines: Sequence[str], data: Data) -> list[LabelCurve]:
-    """One curve for each engine; raises as `lanline.engines.resolve_engine`."""
+    """One curve for each engine.
+
+    Raises:
+        UserError: as `lanline.engines.resolve_engine`; or an engine has no density at a ``theta`` outside the bounds
+            or the registry's constraints.
+    """
     settings = [data.model_copy(update={"engine": engine}) for engine in engines]
     names = [resolve_engine(model, setting) for setting in settings]
+    outside = _outside(model, theta)
+    if not outside and not model.constrained:
+        return _curves(model, theta, names, settings)
+    # What the engines and ssm-simulators can do outside is not known beforehand, so it is tried.
+    at = ", ".join(f"{param}={theta[model.params.index(param)]:g}" for param in outside or model.params)
+    with np.errstate(all="ignore"):
+        try:
+            curves = _curves(model, theta, names, settings)
+        except (ArithmeticError, ValueError) as error:
+            raise UserError(f"--theta: {', '.join(names)} has no density at {at}: {error}") from error
+    for curve in curves:
+        if not (np.isfinite(curve.probability).all() and np.isfinite(curve.density).all()):
+            raise UserError(f"--theta: {curve.engine} has no density at {at}")
+    return curves
+
+
+def _curves(model: Model, theta: np.ndarray, names: Sequence[str], settings: Sequence[Data]) -> list[LabelCurve]:
     rng = np.random.default_rng(0)
     found = [densities(model, theta[None], setting, rng) for setting in settings]
     rt, choice = found[0].sample(DRAWS, rng)
+    # Nothing can be drawn from a model that hardly ever responds in time.
+    silent = np.isnan(rt)
+    rt, choice = np.where(silent, 0.0, rt), np.where(silent, model.choices[0], choice)
     first = found[0].log_density(rt, choice)
-    counted = first > MIN_LOG_DENSITY
+    counted = ~silent & (first > MIN_LOG_DENSITY)
     curves = []
     for name, density in zip(names, found, strict=True):
         with np.errstate(invalid="ignore"):
-            difference = np.abs(np.maximum(density.log_density(rt, choice), data.floor) - first)
+            difference = np.abs(np.maximum(density.log_density(rt, choice), settings[0].floor) - first)
         mean = float(difference[counted].mean()) if counted.any() else float("nan")
-        curves.append(_curve(name, model, density, data.max_t, mean, rng))
+        curves.append(_curve(name, model, density, settings[0].max_t, mean, rng))
     return curves
 
 
@@ -129,18 +170,22 @@ def _curve(
     drawn, _ = density.sample(SAMPLED, rng)
     rt = np.unique(np.concatenate([np.linspace(0, max_t, UNIFORM), drawn[np.isfinite(drawn)]]))
     values = np.exp([density.log_density(rt[None], np.full((1, len(rt)), value))[0] for value in model.choices])
-    if not (drawn > 0).any():  # choice-only models have no response times, and rt is 0
+    if (drawn == 0).all():  # choice-only models have no response times, and rt is 0
         values = np.zeros_like(values)
     cumulative = cumulative_trapezoid(values, rt, axis=1, initial=0.0)
+    # By the probability: a simulated choice that no trial made has a density all the same, a flat one.
+    probability = density.choice_probability()[0]
     quantiles = [
-        np.interp(QUANTILES, below / below[-1], rt) if below[-1] > SCARCE else np.full(len(QUANTILES), np.nan)
-        for below in cumulative
+        np.interp(QUANTILES, below / below[-1], rt)
+        if min(share, below[-1]) > SCARCE
+        else np.full(len(QUANTILES), np.nan)
+        for share, below in zip(probability, cumulative, strict=True)
     ]
     return LabelCurve(
         engine=engine,
         rt=rt,
         density=values,
-        probability=density.choice_probability()[0],
+        probability=probability,
         omission=float(density.omission_probability()[0]),
         quantiles=np.array(quantiles),
         difference=difference,
@@ -151,15 +196,15 @@ def _print(model: Model, theta: np.ndarray, curves: Sequence[LabelCurve]) -> Non
     console = wide_console()
     shown = ", ".join(f"{param}={value:g}" for param, value in zip(model.params, theta, strict=True))
     console.print(f"{model.name}: {shown}", soft_wrap=True)
-    if outside := [param for param in model.params if not _inside(model, theta, param)]:
+    if outside := _outside(model, theta):
         console.print(f"outside the bounds that ssm-simulators registers: {', '.join(outside)}")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("engine", "choice", "P(choice)", "rt 10 %", "median", "90 %", "|difference|"):
         table.add_column(column, justify="left" if column == "engine" else "right")
     for curve in curves:
-        difference = f"{curve.difference:.4f}" if curve is not curves[0] else ""
+        difference = _number(curve.difference, 4) if curve is not curves[0] else ""
         for c, value in enumerate(model.choices):
-            times = [f"{quantile:.3f}" if np.isfinite(quantile) else "-" for quantile in curve.quantiles[c]]
+            times = [_number(quantile, 3) for quantile in curve.quantiles[c]]
             start = (curve.engine, difference) if c == 0 else ("", "")
             table.add_row(start[0], str(value), f"{curve.probability[c]:.4f}", *times, start[1])
         table.add_row("", "none", f"{curve.omission:.4f}", "", "", "", "")
@@ -168,10 +213,18 @@ def _print(model: Model, theta: np.ndarray, curves: Sequence[LabelCurve]) -> Non
         console.print(f"|difference|: mean of log-density from {curves[0].engine}, nats, at responses drawn from it")
 
 
-def _inside(model: Model, theta: np.ndarray, param: str) -> bool:
-    lower, upper = model.bounds[param]
-    limit = theta[model.params.index(upper)] if isinstance(upper, str) else upper
-    return bool(lower <= theta[model.params.index(param)] <= limit)
+def _number(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}" if np.isfinite(value) else "-"
+
+
+def _outside(model: Model, theta: np.ndarray) -> list[str]:
+    """The parameters that are not within their bounds."""
+    outside = []
+    for param, value in zip(model.params, theta, strict=True):
+        lower, upper = bounds_at(model, param, theta)
+        if not lower <= value <= upper:
+            outside.append(param)
+    return outside
 
 
 def _write_table(path: Path, model: Model, curves: Sequence[LabelCurve]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from lanline.config import Data, Mixture
 from lanline.engines import Densities, densities
-from lanline.models import Model, apply_constraints
+from lanline.models import Model, apply_constraints, bounds_at, params_by_bounds
 
 BLOCK_THETAS = 16
 SCARCE = 1e-6  # a theta that responds less often has no choice probabilities worth the name
@@ -39,12 +39,10 @@ def theta_from_unit_cube(model: Model, points: np.ndarray) -> np.ndarray:
     A bound that is another parameter's name is that parameter's value (``full_ddm_rv``: st below t).
     """
     theta = np.empty_like(points)
-    for i in _bounds_first(model):
-        lower, upper = (
-            theta[:, model.params.index(bound)] if isinstance(bound, str) else float(bound)
-            for bound in model.bounds[model.params[i]]
-        )
-        theta[:, i] = lower + (upper - lower) * points[:, i]
+    for param in params_by_bounds(model):
+        column = model.params.index(param)
+        lower, upper = bounds_at(model, param, theta)
+        theta[:, column] = lower + (upper - lower) * points[:, column]
     return apply_constraints(model, theta) if model.constrained else theta
 
 
@@ -60,19 +58,6 @@ def _sobol_theta(model: Model, data: Data, sequence: np.random.SeedSequence, blo
 
 def _block_size(data: Data, block: int) -> int:
     return min(BLOCK_THETAS, data.thetas_per_shard - block * BLOCK_THETAS)
-
-
-def _bounds_first(model: Model) -> list[int]:
-    """Columns of theta in an order in which every bound that is a parameter comes before what it bounds."""
-    order: list[int] = []
-    while len(order) < len(model.params):
-        known = {model.params[i] for i in order}
-        order += [
-            i
-            for i, name in enumerate(model.params)
-            if name not in known and all(not isinstance(b, str) or b in known for b in model.bounds[name])
-        ]
-    return order
 
 
 def block_rows(model: Model, data: Data, seed: int, shard: int, block: int) -> dict[str, np.ndarray]:

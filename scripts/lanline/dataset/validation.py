@@ -18,7 +18,7 @@ from lanline.dataset.rows import BLOCK_THETAS, block_rows, n_blocks, shard_shape
 from lanline.dataset.shards import open_shard, read_origin, read_rows
 from lanline.errors import UserError
 from lanline.files import sha256_file
-from lanline.models import Model
+from lanline.models import Model, bounds_at
 
 # Other processors round the last digits of exp and log differently, and float32 keeps seven of them.
 LABEL_TOLERANCE = 1e-3
@@ -148,22 +148,15 @@ def _count_wrong(name: str, values: np.ndarray, model: Model) -> dict[tuple[str,
     wrong = {("not finite", f"values of {name} are NaN or infinite"): ~np.isfinite(values)}
     if name.endswith("_data"):
         for column, param in enumerate(model.params):
-            wrong["bounds", f"rows of {name} have {param} outside {list(model.bounds[param])}"] = _outside_bounds(
-                values, column, param, model
-            )
+            lower, upper = (np.asarray(bound, np.float32) for bound in bounds_at(model, param, values))
+            outside = (values[:, column] < lower) | (values[:, column] > upper)
+            wrong["bounds", f"rows of {name} have {param} outside {list(model.bounds[param])}"] = outside
     if name == "lan_data":
         allowed = ", ".join(map(str, model.choices))
         wrong["choice", f"rows have a choice other than {allowed}"] = ~np.isin(values[:, -1], model.choices)
     elif name.endswith("_labels") and name != "lan_labels":
         wrong["probability", f"values of {name} are not in [0, 1]"] = (values < 0) | (values > 1)
     return {key: int(np.count_nonzero(rows)) for key, rows in wrong.items()}
-
-
-def _outside_bounds(rows: np.ndarray, column: int, param: str, model: Model) -> np.ndarray:
-    lower, upper = model.bounds[param]
-    # A few upper bounds are another parameter's value in the same row.
-    limit = rows[:, model.params.index(upper)] if isinstance(upper, str) else np.float32(upper)
-    return (rows[:, column] < np.float32(lower)) | (rows[:, column] > limit)
 
 
 def _compare_block(path: Path, shard: int, config: Config, model: Model) -> Iterator[tuple[str, str]]:

@@ -63,7 +63,7 @@ class Table:
         return _sample(uniform, self.onset, self.log_time, self.scale, self.smooth, self.cumulative, self.choices)
 
     def log_density(self, rt: np.ndarray, choice: np.ndarray) -> np.ndarray:
-        """(B, n) log-density at response times and choices; -inf outside (onset, onset + limit)."""
+        """(B, n) log-density at response times and choices; -inf outside (onset, onset + limit), and at nan."""
         index = np.searchsorted(self.choices, choice)
         return _interpolate(rt, index, self.onset, self.limit, *self.cells)
 
@@ -174,7 +174,7 @@ def _interpolate(rt, index, onset, limit, log_time, scale, smooth, slope):
         for i in range(n_row):
             t = rt[b, i] - onset[b]
             c = index[b, i]
-            if t <= 0.0 or t >= limit[b]:
+            if not 0.0 < t < limit[b]:  # nan, which has no choice to look up either, is outside
                 out[b, i] = -math.inf
                 continue
             u = math.log(t)
