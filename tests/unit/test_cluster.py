@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from lanline.cluster import effort
+from lanline.cluster import effort, preemption
 from lanline.cluster.folder import take
 from lanline.cluster.site import Partition, _choose, _minutes
 from lanline.cluster.slurm import ask, fields
@@ -129,6 +129,20 @@ def test_fields_of_scontrol():
         "NtasksPerN:B:S:C": "0:0:*:*",
         "Power": "",
     }
+
+
+@pytest.mark.parametrize(
+    ("said", "preempted"),
+    [
+        ("JobId=5 EndTime=2026-01-01T10:00:00", False),
+        ("JobId=5 PreemptEligibleTime=2026-01-01T09:00:00 PreemptTime=None SuspendTime=None", False),
+        ("JobId=5 PreemptEligibleTime=2026-01-01T09:00:00 PreemptTime=2026-01-01T09:30:00 SuspendTime=None", True),
+    ],
+)
+def test_a_job_is_preempted_when_slurm_names_the_time(said, preempted, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "5")
+    monkeypatch.setattr(preemption, "ask", lambda *command: said)
+    assert preemption._is_preempted() == preempted
 
 
 def test_times_of_partitions():
