@@ -117,6 +117,15 @@ def test_a_folder_has_one_head(tmp_path):
     take(tmp_path)  # a dead head holds nothing
 
 
+def test_a_folder_with_jobs_of_old_is_usable_where_slurm_is_not_installed(tmp_path, monkeypatch, capfd):
+    (tmp_path / ".snakemake/slurm_logs").mkdir(parents=True)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    take(tmp_path)
+    output = "".join(capfd.readouterr())
+    assert output.count("\n") == 1
+    assert "squeue is not installed here" in output
+
+
 # --- what SLURM says ---
 def test_fields_of_scontrol():
     line = "JobId=5 JobName=a b UserId=root(0) TRES=cpu=2,gres/gpu=1 Command=(null) NtasksPerN:B:S:C=0:0:*:* Power= "
