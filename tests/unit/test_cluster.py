@@ -93,6 +93,21 @@ def test_more_work_asks_for_more():
     assert of(config(shards=5000), effort.validate_training_data).runtime > of(config()).runtime
 
 
+def test_shards_made_at_once_take_less_time_and_memory_for_each():
+    simulated = {"engine": "simulation", "thetas_per_shard": 20_000, "shards_per_job": 10}
+
+    def at_once(threads, **data):
+        return effort.generate_shard(config(shards=10, **data), WILDCARDS, threads)
+
+    one, four, ten = (at_once(threads, **simulated) for threads in (1, 4, 10))
+    assert (four.mem_mb, ten.mem_mb) == (4 * one.mem_mb, 10 * one.mem_mb)
+    assert at_once(16, **simulated) == ten  # no more processes than shards
+    work = one.runtime - effort.BASE_MINUTES
+    assert four.runtime == pytest.approx(effort.BASE_MINUTES + 0.3 * work, abs=1)  # 4, 4 and 2
+    assert ten.runtime == pytest.approx(effort.BASE_MINUTES + 0.1 * work, abs=1)
+    assert at_once(16, shards_per_job=1) == at_once(1, shards_per_job=1)
+
+
 def test_what_is_asked_for_covers_what_the_default_run_takes():
     """Measured for config/config.yaml: a shard 1 s and 0.5 GB, a training 65 s and 1.2 GB."""
     assert effort.generate_shard(config(), WILDCARDS, 1).mem_mb >= 1000

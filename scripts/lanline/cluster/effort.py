@@ -47,9 +47,11 @@ class Effort:
 
 
 def generate_shard(config: Config, wildcards: Mapping[str, str], threads: int) -> Effort:
-    """Making the shards of one group, one after the other."""
-    seconds = config.data.shards_per_job * config.data.thetas_per_shard * _seconds_per_theta(config, wildcards["model"])
-    return _effort(seconds, BASE_MB, 4 * _shard_bytes(config, wildcards["model"]))
+    """Making the shards of one group, ``threads`` of them at once, each in a process of its own."""
+    workers = min(threads, config.data.shards_per_job)
+    rounds = math.ceil(config.data.shards_per_job / workers)
+    seconds = rounds * config.data.thetas_per_shard * _seconds_per_theta(config, wildcards["model"])
+    return _effort(seconds, workers * BASE_MB, 4 * workers * _shard_bytes(config, wildcards["model"]))
 
 
 def validate_training_data(config: Config, wildcards: Mapping[str, str], threads: int) -> Effort:
