@@ -52,11 +52,6 @@ def asks(effort_of) -> dict:
     return {name: part(name) for name in ("mem_mb", "runtime")}
 
 
-def gpu() -> dict:
-    """A training on a GPU asks for one; others do not mention it, since some clusters refuse `gpu=0`."""
-    return {"gpu": 1} if CONFIG.training.device == "gpu" else {}
-
-
 def training_input() -> dict:
     """What a training reads, in both frameworks."""
     return dict(

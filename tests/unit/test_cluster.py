@@ -93,6 +93,19 @@ def test_more_work_asks_for_more():
     assert of(config(shards=5000), effort.validate_training_data).runtime > of(config()).runtime
 
 
+def test_a_network_asks_for_what_its_own_training_takes():
+    own = {"small": {}, "long": {"epochs": 100}, "wide": {"buffer_gb": 8}, "fast": {"device": "gpu"}}
+    networks = [{"name": name, "training": training} for name, training in own.items()]
+    settings = parse_config({"name": "x", "models": ["ddm"], "data": {"shards": 3000}, "networks": networks})
+
+    train = {name: effort.train(settings, {**WILDCARDS, "network": name}, 2) for name in own}
+    assert train["long"].runtime > 3 * train["small"].runtime
+    assert train["wide"].mem_mb > 2 * train["small"].mem_mb
+    assert train["fast"] == train["small"]
+    asked = {name: effort.gpu(settings, {**WILDCARDS, "network": name}) for name in own}
+    assert asked == {"small": None, "long": None, "wide": None, "fast": 1}
+
+
 def test_shards_made_at_once_take_less_time_and_memory_for_each():
     simulated = {"engine": "simulation", "thetas_per_shard": 20_000, "shards_per_job": 10}
 

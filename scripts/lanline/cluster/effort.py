@@ -64,12 +64,18 @@ def validate_training_data(config: Config, wildcards: Mapping[str, str], threads
 
 def train(config: Config, wildcards: Mapping[str, str], threads: int) -> Effort:
     """All epochs of one network."""
+    training = config.training_of(wildcards["network"])
     rows = config.data.shards * config.data.rows_per_shard
     layers = [len(config.model(wildcards["model"]).params) + 2, *config.network(wildcards["network"]).hidden_layers]
     weights = sum((inputs + 1) * outputs for inputs, outputs in zip(layers, [*layers[1:], 1], strict=True))
     speed = ROWS_PER_SECOND * min(1.0, USUAL_WEIGHTS / weights) * math.sqrt(threads)
-    in_memory = min(config.training.buffer_gb * 1e9, config.data.shards * _shard_bytes(config, wildcards["model"]))
-    return _effort(config.training.epochs * rows / speed, BASE_MB + FRAMEWORK_MB, 2 * in_memory)
+    in_memory = min(training.buffer_gb * 1e9, config.data.shards * _shard_bytes(config, wildcards["model"]))
+    return _effort(training.epochs * rows / speed, BASE_MB + FRAMEWORK_MB, 2 * in_memory)
+
+
+def gpu(config: Config, wildcards: Mapping[str, str]) -> int | None:
+    """One for a training on a GPU; others do not mention it, since some clusters refuse ``gpu=0``."""
+    return 1 if config.training_of(wildcards["network"]).device == "gpu" else None
 
 
 def evaluate_network(config: Config, wildcards: Mapping[str, str], threads: int) -> Effort:
