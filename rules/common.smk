@@ -103,6 +103,21 @@ def take_folder() -> None:
         raise WorkflowError(str(error)) from None
 
 
+def ask_for_the_store() -> None:
+    """With tracking.on_outage: fail, let nothing be computed whose record could not be kept.
+
+    open_experiments asks too, but runs once only; what it wrote is there when further shards are made.
+    """
+    if not (CONFIG.mlflow_tracking and CONFIG.tracking.on_outage == "fail"):
+        return
+    from lanline.tracking.store import probe, store_of
+
+    try:
+        probe(store_of(CONFIG))
+    except UserError as error:
+        raise WorkflowError(f"{error}; tracking.on_outage is fail, so nothing is computed") from None
+
+
 def bring_over_what_mlflow_missed() -> None:
     """Replay the records that are on disk only, and end the runs of jobs that were killed."""
     if not CONFIG.mlflow_tracking:
