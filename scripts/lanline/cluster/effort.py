@@ -23,7 +23,7 @@ from lanline.config import Config
 from lanline.errors import UserError
 from lanline.files import write_json
 from lanline.models import DEADLINE_SUFFIX, get_model, model_names
-from lanline.versions import code_fingerprint
+from lanline.versions import child_environment, code_fingerprint
 
 BASE_MINUTES = 10.0  # of a job that has little to do, on a slow file system, and with code to be compiled first
 BASE_MB = 1500  # Python, its libraries, and the two Snakemakes above the script (260 MB)
@@ -112,7 +112,8 @@ def _models_with_exact_densities() -> frozenset[str]:
     version = metadata.version("ssm-simulators")
     path = user_cache_path("lanline") / f"exact-{code_fingerprint('engines')}-ssm-simulators-{version}.json"
     if not path.exists():
-        done = subprocess.run([sys.executable, "-m", __name__, str(path)], capture_output=True, text=True)
+        command = [sys.executable, "-m", __name__, str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, env=child_environment())
         if done.returncode != 0:
             raise UserError(f"the engines could not be asked which models they cover:\n{done.stderr.strip()}")
     return frozenset(json.loads(path.read_text()))
