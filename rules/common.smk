@@ -52,11 +52,6 @@ def asks(effort_of) -> dict:
     return {name: part(name) for name in ("mem_mb", "runtime")}
 
 
-def gpu() -> dict:
-    """A training on a GPU asks for one; others do not mention it, since some clusters refuse `gpu=0`."""
-    return {"gpu": 1} if CONFIG.training.device == "gpu" else {}
-
-
 def training_input() -> dict:
     """What a training reads, in both frameworks."""
     return dict(
@@ -98,6 +93,21 @@ def take_folder() -> None:
         folder.take(Path())
     except UserError as error:
         raise WorkflowError(str(error)) from None
+
+
+def ask_for_the_store() -> None:
+    """With tracking.on_outage: fail, let nothing be computed whose record could not be kept.
+
+    open_experiments asks too, but runs once only; what it wrote is there when further shards are made.
+    """
+    if not (CONFIG.mlflow_tracking and CONFIG.tracking.on_outage == "fail"):
+        return
+    from lanline.tracking.store import probe, store_of
+
+    try:
+        probe(store_of(CONFIG))
+    except UserError as error:
+        raise WorkflowError(f"{error}; tracking.on_outage is fail, so nothing is computed") from None
 
 
 def bring_over_what_mlflow_missed() -> None:

@@ -38,6 +38,7 @@ rule write_report:
 
 onstart:
     take_folder()
+    ask_for_the_store()
 
 
 onsuccess:

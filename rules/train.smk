@@ -20,7 +20,7 @@ rule train_torch:
     threads: 2
     resources:
         **asks(effort.train),
-        **gpu(),
+        gpu=lambda wildcards: effort.gpu(CONFIG, wildcards),
     params:
         settings=training_settings,
         code=training_code("torch"),
@@ -42,7 +42,7 @@ rule train_jax:
     threads: 2
     resources:
         **asks(effort.train),
-        **gpu(),
+        gpu=lambda wildcards: effort.gpu(CONFIG, wildcards),
     params:
         settings=training_settings,
         code=training_code("jax"),

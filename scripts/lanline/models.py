@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from platformdirs import user_cache_path
 
 from lanline.errors import UserError, did_you_mean
+from lanline.versions import child_environment
 
 if TYPE_CHECKING:
     import numpy as np
@@ -147,7 +148,7 @@ def _snapshot() -> dict:
     path = user_cache_path("lanline") / f"ssm-simulators-{version}-format{SNAPSHOT_FORMAT}.json"
     if not path.exists():
         command = [sys.executable, "-m", "lanline.models", str(path)]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, env=child_environment())
         if done.returncode != 0:
             raise UserError(f"ssm-simulators {version} could not be read:\n{done.stderr.strip()}")
     return json.loads(path.read_text())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 import platform
 import subprocess
 from functools import cache
@@ -30,6 +31,13 @@ def git_commit(folder: Path = Path()) -> str | None:
     except FileNotFoundError:  # git itself is not installed
         return None
     return done.stdout.strip() or None
+
+
+def child_environment() -> dict[str, str]:
+    """Environment for ``python -m lanline...``: the child imports this very code, which a rule's conda environment has
+    only on the path that Snakemake gave this process."""
+    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 @cache

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from lanline.cluster import effort
+from lanline.cluster import effort, preemption
 from lanline.cluster.folder import take
 from lanline.cluster.site import Partition, _choose, _minutes
 from lanline.cluster.slurm import ask, fields
@@ -93,6 +93,34 @@ def test_more_work_asks_for_more():
     assert of(config(shards=5000), effort.validate_training_data).runtime > of(config()).runtime
 
 
+def test_a_network_asks_for_what_its_own_training_takes():
+    own = {"small": {}, "long": {"epochs": 100}, "wide": {"buffer_gb": 8}, "fast": {"device": "gpu"}}
+    networks = [{"name": name, "training": training} for name, training in own.items()]
+    settings = parse_config({"name": "x", "models": ["ddm"], "data": {"shards": 3000}, "networks": networks})
+
+    train = {name: effort.train(settings, {**WILDCARDS, "network": name}, 2) for name in own}
+    assert train["long"].runtime > 3 * train["small"].runtime
+    assert train["wide"].mem_mb > 2 * train["small"].mem_mb
+    assert train["fast"] == train["small"]
+    asked = {name: effort.gpu(settings, {**WILDCARDS, "network": name}) for name in own}
+    assert asked == {"small": None, "long": None, "wide": None, "fast": 1}
+
+
+def test_shards_made_at_once_take_less_time_and_memory_for_each():
+    simulated = {"engine": "simulation", "thetas_per_shard": 20_000, "shards_per_job": 10}
+
+    def at_once(threads, **data):
+        return effort.generate_shard(config(shards=10, **data), WILDCARDS, threads)
+
+    one, four, ten = (at_once(threads, **simulated) for threads in (1, 4, 10))
+    assert (four.mem_mb, ten.mem_mb) == (4 * one.mem_mb, 10 * one.mem_mb)
+    assert at_once(16, **simulated) == ten  # no more processes than shards
+    work = one.runtime - effort.BASE_MINUTES
+    assert four.runtime == pytest.approx(effort.BASE_MINUTES + 0.3 * work, abs=1)  # 4, 4 and 2
+    assert ten.runtime == pytest.approx(effort.BASE_MINUTES + 0.1 * work, abs=1)
+    assert at_once(16, shards_per_job=1) == at_once(1, shards_per_job=1)
+
+
 def test_what_is_asked_for_covers_what_the_default_run_takes():
     """Measured for config/config.yaml: a shard 1 s and 0.5 GB, a training 65 s and 1.2 GB."""
     assert effort.generate_shard(config(), WILDCARDS, 1).mem_mb >= 1000
@@ -117,6 +145,15 @@ def test_a_folder_has_one_head(tmp_path):
     take(tmp_path)  # a dead head holds nothing
 
 
+def test_a_folder_with_jobs_of_old_is_usable_where_slurm_is_not_installed(tmp_path, monkeypatch, capfd):
+    (tmp_path / ".snakemake/slurm_logs").mkdir(parents=True)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    take(tmp_path)
+    output = "".join(capfd.readouterr())
+    assert output.count("\n") == 1
+    assert "squeue is not installed here" in output
+
+
 # --- what SLURM says ---
 def test_fields_of_scontrol():
     line = "JobId=5 JobName=a b UserId=root(0) TRES=cpu=2,gres/gpu=1 Command=(null) NtasksPerN:B:S:C=0:0:*:* Power= "
@@ -129,6 +166,20 @@ def test_fields_of_scontrol():
         "NtasksPerN:B:S:C": "0:0:*:*",
         "Power": "",
     }
+
+
+@pytest.mark.parametrize(
+    ("said", "preempted"),
+    [
+        ("JobId=5 EndTime=2026-01-01T10:00:00", False),
+        ("JobId=5 PreemptEligibleTime=2026-01-01T09:00:00 PreemptTime=None SuspendTime=None", False),
+        ("JobId=5 PreemptEligibleTime=2026-01-01T09:00:00 PreemptTime=2026-01-01T09:30:00 SuspendTime=None", True),
+    ],
+)
+def test_a_job_is_preempted_when_slurm_names_the_time(said, preempted, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "5")
+    monkeypatch.setattr(preemption, "ask", lambda *command: said)
+    assert preemption._is_preempted() == preempted
 
 
 def test_times_of_partitions():

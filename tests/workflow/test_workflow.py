@@ -188,6 +188,17 @@ def test_a_mistake_in_the_configuration_stops_before_anything_runs(workspace):
     assert "Traceback" not in output
 
 
+def test_only_trainings_on_a_gpu_ask_for_one(workspace):
+    small = "hidden_layers: [16], activations: [tanh]"
+    overlay = workspace.overlay(
+        "gpu.yaml", f"networks:\n  - {{name: fast, training: {{device: gpu}}, {small}}}\n  - {{name: slow, {small}}}\n"
+    )
+    output = workspace.quick("-n", overlays=(overlay,))
+    resources = dict(re.findall(r"rule train_torch:.*?network=(\w+),.*?resources: (.*?)\n", output, re.S))
+    assert "gpu=1" in resources["fast"]
+    assert "gpu" not in resources["slow"]
+
+
 def test_the_html_report_holds_figures_with_captions(quick_run):
     quick_run.quick("--report", "report.html")
     html = (quick_run / "report.html").read_text()

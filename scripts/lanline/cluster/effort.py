@@ -23,7 +23,7 @@ from lanline.config import Config
 from lanline.errors import UserError
 from lanline.files import write_json
 from lanline.models import DEADLINE_SUFFIX, get_model, model_names
-from lanline.versions import code_fingerprint
+from lanline.versions import child_environment, code_fingerprint
 
 BASE_MINUTES = 10.0  # of a job that has little to do, on a slow file system, and with code to be compiled first
 BASE_MB = 1500  # Python, its libraries, and the two Snakemakes above the script (260 MB)
@@ -47,9 +47,11 @@ class Effort:
 
 
 def generate_shard(config: Config, wildcards: Mapping[str, str], threads: int) -> Effort:
-    """Making the shards of one group, one after the other."""
-    seconds = config.data.shards_per_job * config.data.thetas_per_shard * _seconds_per_theta(config, wildcards["model"])
-    return _effort(seconds, BASE_MB, 4 * _shard_bytes(config, wildcards["model"]))
+    """Making the shards of one group, ``threads`` of them at once, each in a process of its own."""
+    workers = min(threads, config.data.shards_per_job)
+    rounds = math.ceil(config.data.shards_per_job / workers)
+    seconds = rounds * config.data.thetas_per_shard * _seconds_per_theta(config, wildcards["model"])
+    return _effort(seconds, workers * BASE_MB, 4 * workers * _shard_bytes(config, wildcards["model"]))
 
 
 def validate_training_data(config: Config, wildcards: Mapping[str, str], threads: int) -> Effort:
@@ -62,12 +64,18 @@ def validate_training_data(config: Config, wildcards: Mapping[str, str], threads
 
 def train(config: Config, wildcards: Mapping[str, str], threads: int) -> Effort:
     """All epochs of one network."""
+    training = config.training_of(wildcards["network"])
     rows = config.data.shards * config.data.rows_per_shard
     layers = [len(config.model(wildcards["model"]).params) + 2, *config.network(wildcards["network"]).hidden_layers]
     weights = sum((inputs + 1) * outputs for inputs, outputs in zip(layers, [*layers[1:], 1], strict=True))
     speed = ROWS_PER_SECOND * min(1.0, USUAL_WEIGHTS / weights) * math.sqrt(threads)
-    in_memory = min(config.training.buffer_gb * 1e9, config.data.shards * _shard_bytes(config, wildcards["model"]))
-    return _effort(config.training.epochs * rows / speed, BASE_MB + FRAMEWORK_MB, 2 * in_memory)
+    in_memory = min(training.buffer_gb * 1e9, config.data.shards * _shard_bytes(config, wildcards["model"]))
+    return _effort(training.epochs * rows / speed, BASE_MB + FRAMEWORK_MB, 2 * in_memory)
+
+
+def gpu(config: Config, wildcards: Mapping[str, str]) -> int | None:
+    """One for a training on a GPU; others do not mention it, since some clusters refuse ``gpu=0``."""
+    return 1 if config.training_of(wildcards["network"]).device == "gpu" else None
 
 
 def evaluate_network(config: Config, wildcards: Mapping[str, str], threads: int) -> Effort:
@@ -104,7 +112,8 @@ def _models_with_exact_densities() -> frozenset[str]:
     version = metadata.version("ssm-simulators")
     path = user_cache_path("lanline") / f"exact-{code_fingerprint('engines')}-ssm-simulators-{version}.json"
     if not path.exists():
-        done = subprocess.run([sys.executable, "-m", __name__, str(path)], capture_output=True, text=True)
+        command = [sys.executable, "-m", __name__, str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, env=child_environment())
         if done.returncode != 0:
             raise UserError(f"the engines could not be asked which models they cover:\n{done.stderr.strip()}")
     return frozenset(json.loads(path.read_text()))

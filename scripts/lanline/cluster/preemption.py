@@ -40,8 +40,11 @@ def _terminate(*_: object) -> None:
 
 def _is_preempted() -> bool:
     job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return False
     try:
-        return job is not None and "PreemptTime" in fields(ask("scontrol", "show", "job", job, "--oneliner"))
+        # "None" for a job that could be preempted and is not.
+        return fields(ask("scontrol", "show", "job", job, "--oneliner")).get("PreemptTime", "None") != "None"
     except UserError as error:
         say(f"SLURM does not tell whether job {job} is preempted: {error}")
         return False

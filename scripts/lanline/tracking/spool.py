@@ -21,6 +21,7 @@ from lanline.logs import say
 from lanline.tracking.journal import FOLDER, end_if_dead, is_alive, journals, read_events, summary
 from lanline.tracking.mirror import is_complete, mirror
 from lanline.tracking.store import Store, StoreUnavailable, resolve_store
+from lanline.versions import child_environment
 
 POLL_SECONDS = 1.0
 LONGEST_PAUSE = 15.0
@@ -74,7 +75,7 @@ def start_follower(journal: Path, store: Store) -> subprocess.Popen:
     """Start the process that mirrors a journal as this process writes it."""
     command = [sys.executable, "-m", "lanline.tracking.spool", str(journal), "--follow", str(os.getpid())]
     # The URI goes through the environment: a command line is there for everyone to read.
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": store.uri}
+    environment = {**child_environment(), "MLFLOW_TRACKING_URI": store.uri}
     if store.artifact_location:
         environment["MLFLOW_ARTIFACT_LOCATION"] = store.artifact_location
     with journal.with_suffix(".mirror.log").open("a") as log:
