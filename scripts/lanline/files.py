@@ -54,13 +54,27 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_config(path: Path, values: Mapping[str, Any]) -> None:
     """A configuration as YAML, without the credentials of its URIs."""
-    write_text(path, redact(yaml.safe_dump(dict(values), sort_keys=False)))
+    write_text(path, yaml.safe_dump(redact_values(dict(values)), sort_keys=False))
 
 
 def redact(text: str) -> str:
     """``text`` without the credentials of any URI in it."""
     text = re.sub(r"(://)[^/\s\"'<>]*@", r"\1***@", text)
     return re.sub(r"(?i)([?&](?:password|passwd|token|secret|access_key)=)[^&\s\"'<>]+", r"\1***", text)
+
+
+def redact_values(value: Any) -> Any:
+    """Plain data with `redact` done to every text in it.
+
+    Before it is written as JSON or YAML, since cutting in what is written already takes quotes and backslashes along.
+    """
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {key: redact_values(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [redact_values(each) for each in value]
+    return value
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from lanline.errors import UserError
+from lanline.files import redact
 from lanline.tracking.journal import end_if_dead, is_alive, journals, read_events, summary
 from lanline.tracking.run import open_run
-from lanline.tracking.store import redact, resolve_store
+from lanline.tracking.store import resolve_store
 
 CHILD = """
 import os, sys, time
@@ -176,6 +177,17 @@ def test_credentials_are_cut_out(tmp_path, uri):
         raise RuntimeError(uri)
     assert "s3cret" not in run.journal.read_text()
     assert redact("http://a:b@host/x and s3://bucket/key") == "http://***@host/x and s3://bucket/key"
+
+
+@pytest.mark.parametrize("text", ['["http://h/?token=abc"]', 'says "http://ann:abc@h"', "C:\\dir?token=abc\\x"])
+def test_a_journal_stays_json_when_credentials_are_cut_out(tmp_path, text):
+    with pytest.raises(RuntimeError), open_run(tmp_path, "n", "e", params={"p": text}, tags={"t": text}):
+        raise RuntimeError(text)
+    params, end = events_of(tmp_path)[1:]
+    assert params["params"]["p"] == redact(text)
+    assert redact(text) in end["reason"]
+    with open_run(tmp_path, "n", "e"):  # a later run reads it
+        pass
 
 
 def test_a_journal_needs_no_mlflow_and_no_heavy_import(tmp_path):

@@ -95,6 +95,17 @@ def test_an_archive_brings_everything_into_another_store(tmp_path, new_store):
     assert not (tmp_path / "no.zip").exists()
 
 
+def test_an_archive_of_a_run_with_a_token_can_be_read(tmp_path, new_store):
+    here, there = new_store("here"), new_store("there")
+    text = 'read "http://host/?token=abc"'
+    client = connect(here)
+    run_id = client.create_run("0", tags={"note": text}).info.run_id
+    client.set_terminated(run_id)
+    export_run(here, run_id, tmp_path / "run.zip")
+    ids = import_archive(there, tmp_path / "run.zip")
+    assert connect(there).get_run(ids[run_id]).data.tags["note"] == 'read "http://host/?token=***"'
+
+
 def rewritten(archive: Path, change) -> Path:
     """A copy of the archive whose members (name -> bytes) were changed by ``change``."""
     with zipfile.ZipFile(archive) as source:

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from lanline.errors import UserError
-from lanline.files import atomic_path, redact
+from lanline.files import atomic_path, redact, redact_values
 from lanline.tracking.journal import encode_number
 from lanline.tracking.mirror import KEY_TAG
 from lanline.tracking.store import Store, ask, connect, get_or_create_experiment, write
@@ -53,7 +53,7 @@ def export_run(store: Store, run_id: str, archive: Path) -> list[str]:
                 runs.append(_read_run(client, store, data_run, root))
         except MlflowException as error:
             raise UserError(f"{store.shown}: {redact(str(error))}") from None
-        (root / "runs.json").write_text(redact(json.dumps(runs, indent=1)))
+        (root / "runs.json").write_text(json.dumps(redact_values(runs), indent=1))
         members = sorted(path for path in root.rglob("*") if path.is_file())
         manifest = {path.relative_to(root).as_posix(): _facts(path) for path in members}
         with atomic_path(archive) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as target:
