@@ -171,6 +171,21 @@ def test_links_are_given_their_ids_once_mlflow_knows_them(tmp_path, store):
     assert tags["where"] == data.experiment_id
 
 
+def test_a_damaged_record_does_not_keep_the_others_out(tmp_path, store):
+    damaged = tmp_path / "reports" / "a" / "journal" / "20000101T000000000-bad.jsonl"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("not json\n")
+    odd_position = record(tmp_path / "reports" / "b", store).journal
+    position_file(odd_position).write_text("{")
+    whole = record(tmp_path / "reports" / "c", store)
+    position_file(whole.journal).unlink()
+    said = sync(tmp_path / "reports", store)
+    assert ["not brought over" in line for line in said] == [True, True, False]
+    assert str(damaged) in said[0]
+    assert odd_position.stem in said[1]
+    assert is_complete(whole.journal)
+
+
 def test_journals_of_another_store_or_of_none_stay_where_they_are(tmp_path, store):
     record(tmp_path / "a", None)
     other = record(tmp_path / "b", None)

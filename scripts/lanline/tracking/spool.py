@@ -41,26 +41,28 @@ def sync(root: Path, store: Store) -> list[str]:
     lines, elsewhere = [], set()
     found = [path for folder in Path(root).rglob(FOLDER) for path in journals(folder.parent)]
     for path in sorted(found, key=lambda path: path.name):
-        start = summary(path)
-        if not start or start["store"] is None:
-            continue
-        if start["store"] != store.shown:
-            if not is_complete(path):
-                elsewhere.add(start["store"])
-            continue
-        if start["status"] == "RUNNING" and end_if_dead(path):
-            lines.append(f"{start['name']} ({path.stem}): its process died; the run is ended as KILLED")
-        if is_complete(path):
-            continue
+        who = path.stem
         try:
+            start = summary(path)
+            if not start or start["store"] is None:
+                continue
+            if start["store"] != store.shown:
+                if not is_complete(path):
+                    elsewhere.add(start["store"])
+                continue
+            who = f"{start['name']} ({path.stem})"
+            if start["status"] == "RUNNING" and end_if_dead(path):
+                lines.append(f"{who}: its process died; the run is ended as KILLED")
+            if is_complete(path):
+                continue
             position = mirror(path, store)
         except StoreUnavailable:
             raise
-        except Exception as error:  # one record that MLflow refuses must not keep the others out
-            lines.append(f"{start['name']} ({path.stem}): not brought over: {redact(str(error))}")
+        except Exception as error:  # one record that is damaged, or that MLflow refuses, must not keep the others out
+            lines.append(f"{who}: not brought over: {redact(str(error))}")
             continue
         waits = f", waits for {', '.join(position.pending_links)}" if position.pending_links else ""
-        lines.append(f"{start['name']} ({path.stem}): run {position.run_id}{waits}")
+        lines.append(f"{who}: run {position.run_id}{waits}")
     lines += [f"some runs wait for another store: {uri} (set MLFLOW_TRACKING_URI to it)" for uri in sorted(elsewhere)]
     return lines
 
