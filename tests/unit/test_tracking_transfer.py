@@ -224,19 +224,33 @@ def test_what_is_no_file_store(tmp_path, capsys):
 def test_pruning_removes_runs_and_their_artifacts(tmp_path, new_store, capsys):
     store = new_store("here")
     data_id, run_id = record_training(tmp_path / "w", store)
-    [chosen] = select(store, "ddm-training")
-    assert chosen.run_id == run_id
-    assert select(store, "ddm-training", parse_age("1h")) == []
+    [chosen], kept = select(store, "ddm-training")
+    assert (chosen.run_id, kept) == (run_id, [])
+    assert select(store, "ddm-training", parse_age("1h")) == ([], [])
     place = Path(connect(store).get_run(run_id).info.artifact_uri)
     assert place.is_dir()
     prune(store, [chosen])
     assert not place.exists()
-    assert select(store, "ddm-training") == []
+    assert select(store, "ddm-training") == ([], [])
     assert connect(store).get_run(data_id).info.status == "FINISHED"
     with pytest.raises(UserError, match=r"it has: .*ddm-training"):
         select(store, "ddm-trainings")
     with pytest.raises(UserError, match="30d"):
         parse_age("a month")
+
+
+def test_pruning_removes_nothing_that_it_did_not_show(tmp_path, new_store):
+    store = new_store("here")
+    client = connect(store)
+    trashed = client.create_experiment("in the trash")
+    there = client.create_run(trashed).info.run_id
+    client.log_text(there, "weights", "net.txt")
+    client.delete_experiment(trashed)
+    client.set_terminated(client.create_run(client.create_experiment("old")).info.run_id)
+    prune(store, select(store, "old")[0])
+    assert select(store, "old") == ([], [])
+    client.restore_experiment(trashed)
+    assert [item.path for item in client.list_artifacts(there)] == ["net.txt"]
 
 
 def test_later_results_go_to_the_same_run(tmp_path, new_store):
