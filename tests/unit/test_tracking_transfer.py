@@ -127,9 +127,28 @@ def with_member(name: str, content: bytes):
     return change
 
 
+def with_runs(**values):
+    """The first run of the archive with other values, and a manifest that fits."""
+
+    def change(members: dict) -> None:
+        runs = json.loads(members["runs.json"])
+        runs[0] |= values
+        with_member("runs.json", json.dumps(runs).encode())(members)
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (with_runs(run_id="/home/me/.ssh"), "run_id"),
+        (with_runs(run_id="../" + "0" * 29), "run_id"),
+        (with_runs(status="BUSY"), "status"),
+        (with_runs(params={"lr": 1}), "params"),
+        (with_runs(metrics=[["loss", "many", 0, 0]]), "metrics"),
+        (with_runs(datasets=[{"name": "d"}]), "datasets"),
+        (with_member("runs.json", b"{}"), "runs.json"),
+        (with_member("runs.json", b"[]"), "runs.json"),
         (lambda members: members.update({"runs.json": members["runs.json"] + b" "}), "was changed"),
         (lambda members: members.update({"artifacts/x": b"more"}), "was changed"),
         (lambda members: members.pop("runs.json"), "was changed"),
