@@ -59,7 +59,8 @@ def write_config(path: Path, values: Mapping[str, Any]) -> None:
 
 def redact(text: str) -> str:
     """``text`` without the credentials of any URI in it."""
-    text = re.sub(r"(://)[^/\s\"'<>]*@", r"\1***@", text)
+    # With a colon a password may hold slashes; better too much is hidden, when an @ comes later, than too little.
+    text = re.sub(r"(://)(?:[^/\s\"'<>]*:[^\s\"'<>]*|[^/\s\"'<>]*)@", r"\1***@", text)
     return re.sub(r"(?i)([?&](?:password|passwd|token|secret|access_key)=)[^&\s\"'<>]+", r"\1***", text)
 
 
@@ -88,7 +89,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
+        raise UserError(f"{path} is not valid YAML: {redact(str(error))}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected keys and values, found {type(values).__name__}")
     return values

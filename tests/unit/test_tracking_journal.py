@@ -165,6 +165,8 @@ def test_a_param_does_not_change(tmp_path):
         "http://ann:s3cret@host:5000/x",
         "postgresql+psycopg2://ann:s3cret@db/mlflow",
         "http://ann:s3cr@s3cret@host/",
+        "postgresql://ann:with/s3cret@db/mlflow",
+        "postgresql://ann:1/s3cret@db:5432/mlflow",
         "sqlite:///x.db?password=s3cret&a=b",
     ],
 )
@@ -225,6 +227,25 @@ def test_store_precedence(tmp_path, monkeypatch):
 def test_a_store_that_is_no_database_or_server_is_refused(uri):
     with pytest.raises(UserError, match=r"sqlite:///mlflow\.db"):
         resolve_store(uri)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql://ann:with/s3cret@db/mlflow",
+        "postgresql://ann:1/s3cret@db:5432/mlflow",
+        "http://ann:with'quote-s3cret@host",
+        "http://ann:with space-s3cret@host",
+        "http://ann:s3cret",
+        "http://[ann:s3cret",
+        "file://ann:with/s3cret@host/mlruns",
+        "sqlite://ann:s3cret@host/x.db",
+    ],
+)
+def test_a_store_whose_password_cannot_be_told_is_refused_and_not_shown(uri):
+    with pytest.raises(UserError, match="tracking URI") as caught:
+        resolve_store(uri)
+    assert "s3cret" not in str(caught.value)
 
 
 def test_a_damaged_journal_is_named(tmp_path):
