@@ -139,15 +139,19 @@ def test_other_settings_or_a_finished_run_make_a_new_run(tmp_path):
     assert events_of(tmp_path)[0]["supersedes"] == second
 
 
-def test_two_writers_do_not_share_a_journal(tmp_path):
+@pytest.mark.parametrize("rate", [0.1, 0.2], ids=["same settings", "other settings"])
+def test_two_writers_in_one_folder_are_refused(tmp_path, monkeypatch, rate):
+    monkeypatch.setattr("lanline.tracking.run.PATIENCE", 0.1)
     child = start_child(tmp_path)
     try:
-        with open_run(tmp_path, "n", "e", params={"lr": 0.1}) as run:
-            assert not run.resumed
-        assert len(journals(tmp_path)) == 2
+        with pytest.raises(UserError, match="is being written by another process"):
+            open_run(tmp_path, "n", "e", params={"lr": rate}).__enter__()
+        assert len(journals(tmp_path)) == 1
     finally:
         child.kill()
         child.wait()
+    with open_run(tmp_path, "n", "e", params={"lr": rate}) as run:
+        assert run.resumed == (rate == 0.1)
 
 
 def test_a_param_does_not_change(tmp_path):

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,11 +50,13 @@ from lanline.tracking.store import (
     Store,
     StoreUnavailable,
     connect,
+    locked,
     mlflow_installed,
 )
 
 DIGEST_LENGTH = 36  # MLflow's limit
 WAIT_FOR_MIRROR = 60.0
+PATIENCE = 10.0  # the workers of a killed training outlive it for a moment, and hold its journal
 _NAME = re.compile(r"[\w\-. :/]{1,250}")
 
 
@@ -182,7 +185,9 @@ class Run:
 
     # --- its life -----------------------------------------------------------------------------------------
     def __enter__(self) -> Run:
-        events = self._open_journal()
+        with locked(self.journal.parent / ".start.lock"):  # of two that start at once, the second sees the first
+            _wait_until_free(self.journal.parent.parent)
+            events = self._open_journal()
         if self.resumed:
             self._resume(events)
         else:
@@ -213,7 +218,7 @@ class Run:
         try:
             self._writer = Journal(self.journal)
         except BlockingIOError:
-            raise UserError(f"{self.journal} is being written by another process: wait for it, or end it") from None
+            raise _taken(self.journal) from None
         events = [event for event, _ in read_events(self.journal)]
         for event in events:
             if event["event"] == "params":
@@ -266,7 +271,7 @@ def open_run(
 
     The run before it in the same folder is gone on with if it did not finish and had the same name,
     experiment and params; else the new run takes its place (tags ``supersedes`` and, once it has finished,
-    ``superseded_by``).
+    ``superseded_by``). Entering the block raises `UserError` while another process writes a run there.
 
     Args:
         folder: report folder of the run; the journal lies in its ``journal/``.
@@ -316,7 +321,7 @@ def open_run(
             **note,
         },
     }
-    if previous and resume and previous["status"] != "FINISHED" and not is_alive(earlier[-1]):
+    if previous and resume and previous["status"] != "FINISHED":
         if adopted:
             goes_on = adopted.data.tags.get(KEY_TAG) == previous["key"]
         else:
@@ -329,6 +334,23 @@ def open_run(
         position.write(position_file(journal))
         start["adopts"] = adopted.info.status
     return Run(journal, store, follow, start, texts)
+
+
+def _wait_until_free(folder: Path) -> None:
+    """Let no two runs write their results to one folder.
+
+    Raises:
+        UserError: a run goes on there.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while alive := [journal for journal in journals(folder) if is_alive(journal)]:
+        if time.monotonic() > deadline:
+            raise _taken(alive[-1])
+        time.sleep(0.1)
+
+
+def _taken(journal: Path) -> UserError:
+    return UserError(f"{journal} is being written by another process: wait for it, or end it")
 
 
 def _checked(name: str) -> str:
