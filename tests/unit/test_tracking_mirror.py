@@ -283,6 +283,18 @@ def test_after_a_kill_of_everything_the_next_sync_ends_the_run(tmp_path, store):
     assert summary(journal)["status"] == "KILLED"
 
 
+@pytest.mark.parametrize("follow", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_next_run_of_a_folder_ends_a_dead_one_that_it_does_not_go_on_with(tmp_path, store, follow):
+    dead = open_run(tmp_path, "n", "e", store=store).__enter__()
+    mirror(dead.journal, store)
+    dead._writer.close()  # as kill -9 does
+    signal.signal(signal.SIGTERM, dead._old_handler)
+    with open_run(tmp_path, "n", "e", store=store, params={"lr": 9}, follow=follow) as run:
+        assert not run.resumed
+    status = {found.info.run_id == run.run_id: found.info.status for found in runs_of(store, "e")}
+    assert status == {True: "FINISHED", False: "KILLED"}
+
+
 def wait_until(condition, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():

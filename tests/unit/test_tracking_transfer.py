@@ -106,6 +106,19 @@ def test_an_archive_of_a_run_with_a_token_can_be_read(tmp_path, new_store):
     assert connect(there).get_run(ids[run_id]).data.tags["note"] == 'read "http://host/?token=***"'
 
 
+def test_a_run_that_went_on_when_it_was_exported_is_killed_where_it_is_imported(tmp_path, new_store):
+    here, there = new_store("here"), new_store("there")
+    run_id = connect(here).create_run("0").info.run_id
+    export_run(here, run_id, tmp_path / "run.zip")
+    client = connect(there)
+    cut_off = client.create_run("0", tags={"imported_from_run_id": run_id}).info.run_id  # an import that was killed
+    ids = import_archive(there, tmp_path / "run.zip")
+    run = client.get_run(ids[run_id])
+    assert run.info.run_id != cut_off
+    assert (run.info.status, run.data.tags["reason"]) == ("KILLED", "was still running when it was exported")
+    assert import_archive(there, tmp_path / "run.zip") == ids
+
+
 def rewritten(archive: Path, change) -> Path:
     """A copy of the archive whose members (name -> bytes) were changed by ``change``."""
     with zipfile.ZipFile(archive) as source:

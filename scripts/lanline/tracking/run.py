@@ -19,6 +19,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -34,6 +35,7 @@ from lanline.tracking.journal import (
     Event,
     Journal,
     encode_number,
+    end_if_dead,
     is_alive,
     journals,
     new_key,
@@ -44,7 +46,7 @@ from lanline.tracking.journal import (
 from lanline.tracking.mirror import KEY_TAG, Position, mirror, position_file, read_position
 from lanline.tracking.origin import attempts, standard_tags
 from lanline.tracking.records import unfinished_run
-from lanline.tracking.spool import start_follower
+from lanline.tracking.spool import bring_earlier, start_follower
 from lanline.tracking.store import (
     MLFLOW_MISSING,
     Store,
@@ -187,6 +189,10 @@ class Run:
     def __enter__(self) -> Run:
         with locked(self.journal.parent / ".start.lock"):  # of two that start at once, the second sees the first
             _wait_until_free(self.journal.parent.parent)
+            for earlier in journals(self.journal.parent.parent):
+                if earlier != self.journal:
+                    with suppress(UserError):  # a damaged one is named when it is brought over
+                        end_if_dead(earlier)
             events = self._open_journal()
         if self.resumed:
             self._resume(events)
@@ -241,6 +247,7 @@ class Run:
             if self._mirror is not None:
                 self._mirror.wait(WAIT_FOR_MIRROR)
             mirror(self.journal, self._store)
+            bring_earlier(self.journal, self._store)
         except subprocess.TimeoutExpired:
             say(f"MLflow is still taking {self.journal}; `make mlflow-sync` brings over what is missing")
         except StoreUnavailable as problem:

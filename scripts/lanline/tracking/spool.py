@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from lanline.errors import UserError
@@ -38,8 +39,12 @@ def sync(root: Path, store: Store) -> list[str]:
     Raises:
         StoreUnavailable: nothing is lost, call again later.
     """
+    return bring([path for folder in Path(root).rglob(FOLDER) for path in journals(folder.parent)], store)
+
+
+def bring(found: Iterable[Path], store: Store) -> list[str]:
+    """As `sync`, for these journals."""
     lines, elsewhere = [], set()
-    found = [path for folder in Path(root).rglob(FOLDER) for path in journals(folder.parent)]
     for path in sorted(found, key=lambda path: path.name):
         who = path.stem
         try:
@@ -67,6 +72,12 @@ def sync(root: Path, store: Store) -> list[str]:
     return lines
 
 
+def bring_earlier(journal: Path, store: Store) -> None:
+    """Bring over what earlier runs of a journal's folder left behind, a dead one's end above all."""
+    for line in bring((path for path in journals(journal.parent.parent) if path.name < journal.name), store):
+        say(line)
+
+
 def alive_runs(root: Path) -> list[Path]:
     """Journals under ``root`` that a process is writing."""
     return [path for folder in Path(root).rglob(FOLDER) for path in journals(folder.parent) if is_alive(path)]
@@ -89,6 +100,7 @@ def follow(journal: Path, store: Store, pid: int) -> None:
     """Mirror a journal as it grows, until its run ends or its process ``pid`` (our parent) dies."""
     pause = POLL_SECONDS
     tail = _Tail(journal)
+    first = True
     while True:
         # The children of a dead process are adopted at once, so this cannot be fooled by a pid used again.
         alive = os.getppid() == pid
@@ -96,6 +108,9 @@ def follow(journal: Path, store: Store, pid: int) -> None:
             _end_for_the_dead(journal)
         ended = tail.ended()
         try:
+            if first:
+                bring_earlier(journal, store)
+            first = False
             mirror(journal, store)
             pause = POLL_SECONDS
         except StoreUnavailable as error:

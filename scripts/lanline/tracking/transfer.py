@@ -214,9 +214,11 @@ def _write_run(client: MlflowClient, store: Store, run: ArchivedRun, artifacts: 
     from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 
     experiment_id = get_or_create_experiment(client, store, run["experiment"])
+    # What goes on elsewhere never ends here; and only an import that was cut off is left as RUNNING.
+    status = "KILLED" if run["status"] in ("RUNNING", "SCHEDULED") else run["status"]
     query = f"tags.{ORIGINAL_ID} = '{run['run_id']}'"
     for found in ask(store, client.search_runs, [experiment_id], query):
-        if found.info.status == run["status"]:
+        if found.info.status == status:
             return found.info.run_id
         write(store, client.delete_run, found.info.run_id)  # an import that was cut off
     tags = {**_imported_tags(client, store, run, ids), ORIGINAL_ID: run["run_id"]}
@@ -233,9 +235,9 @@ def _write_run(client: MlflowClient, store: Store, run: ArchivedRun, artifacts: 
         write(store, client.log_inputs, new, datasets=[DatasetInput(Dataset(**entry), inputs)])
     if artifacts.is_dir() and any(artifacts.iterdir()):
         write(store, client.log_artifacts, new, str(artifacts))
-    if run["status"] == "RUNNING":
+    if status != run["status"]:
         write(store, client.set_tag, new, "reason", "was still running when it was exported")
-    write(store, client.set_terminated, new, run["status"], end_time=run["end_time"])
+    write(store, client.set_terminated, new, status, end_time=run["end_time"])
     return new
 
 
