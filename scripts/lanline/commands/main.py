@@ -109,14 +109,16 @@ def sync(config: Config, root: Root = Path("reports"), uri: Uri = None) -> None:
 
 
 @main.command()
-def running(root: Root = Path("reports")) -> None:
-    """Fail, naming them, if runs are going on."""
+def running(root: Annotated[Path, typer.Argument(help="Folder to look in.")] = Path()) -> None:
+    """Fail, naming them, if runs or a workflow are going on."""
     with command():
+        from lanline.cluster.folder import refuse_beside_another
         from lanline.errors import UserError
         from lanline.tracking.spool import alive_runs
 
         if alive := alive_runs(root):
             raise UserError("runs are going on:\n" + "\n".join(map(str, alive)))
+        refuse_beside_another(root)
 
 
 @main.command()

@@ -80,7 +80,13 @@ def bring_earlier(journal: Path, store: Store) -> None:
 
 def alive_runs(root: Path) -> list[Path]:
     """Journals under ``root`` that a process is writing."""
-    return [path for folder in Path(root).rglob(FOLDER) for path in journals(folder.parent) if is_alive(path)]
+    alive: list[Path] = []
+    for place, folders, _ in os.walk(root):
+        # Hidden ones are environments, caches and git; of artifacts there can be very many.
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in ("mlartifacts", "mlruns")]
+        if FOLDER in folders:
+            alive += [path for path in journals(Path(place)) if is_alive(path)]
+    return alive
 
 
 def start_follower(journal: Path, store: Store) -> subprocess.Popen:
