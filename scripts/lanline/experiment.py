@@ -145,9 +145,6 @@ class BaseExperiment(ABC):
         An exception ends the record as FAILED with its reason, SIGTERM as KILLED; neither is swallowed.
         """
         folder = self.report_folder
-        (folder / "metrics.json").unlink(missing_ok=True)  # those of an earlier run, if this one fails
-        older = self._figure_times()
-        write_config(folder / "config.yaml", self.config_values())
         run = open_run(
             folder,
             self.name,
@@ -161,7 +158,10 @@ class BaseExperiment(ABC):
             description=self.description(),
             run_id=self.mlflow_run_id(),
         )
-        with run as self.tracking:
+        with run as self.tracking:  # refused while another run writes to the folder, so nothing is touched before
+            (folder / "metrics.json").unlink(missing_ok=True)  # those of an earlier run, if this one fails
+            older = self._figure_times()
+            write_config(folder / "config.yaml", self.config_values())
             run.log_artifact(folder / "config.yaml")
             seed_libraries(self.config.seed)
             data = self.prepare_data()

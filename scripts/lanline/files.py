@@ -54,13 +54,28 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_config(path: Path, values: Mapping[str, Any]) -> None:
     """A configuration as YAML, without the credentials of its URIs."""
-    write_text(path, redact(yaml.safe_dump(dict(values), sort_keys=False)))
+    write_text(path, yaml.safe_dump(redact_values(dict(values)), sort_keys=False))
 
 
 def redact(text: str) -> str:
     """``text`` without the credentials of any URI in it."""
-    text = re.sub(r"(://)[^/\s\"'<>]*@", r"\1***@", text)
+    # With a colon a password may hold slashes; better too much is hidden, when an @ comes later, than too little.
+    text = re.sub(r"(://)(?:[^/\s\"'<>]*:[^\s\"'<>]*|[^/\s\"'<>]*)@", r"\1***@", text)
     return re.sub(r"(?i)([?&](?:password|passwd|token|secret|access_key)=)[^&\s\"'<>]+", r"\1***", text)
+
+
+def redact_values(value: Any) -> Any:
+    """Plain data with `redact` done to every text in it.
+
+    Before it is written as JSON or YAML, since cutting in what is written already takes quotes and backslashes along.
+    """
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {key: redact_values(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [redact_values(each) for each in value]
+    return value
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -74,7 +89,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
+        raise UserError(f"{path} is not valid YAML: {redact(str(error))}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected keys and values, found {type(values).__name__}")
     return values

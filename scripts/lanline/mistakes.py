@@ -7,15 +7,20 @@ from typing import Any, get_args
 from pydantic import BaseModel, BeforeValidator
 
 from lanline.errors import UserError, did_you_mean
+from lanline.files import redact
 
 
 def explain(mistake: dict, root: type[BaseModel]) -> str:
-    """The key, the value, and what is allowed.
+    """The key, the value (without the credentials of URIs), and what is allowed.
 
     Args:
         mistake: one of ``ValidationError.errors()``.
         root: the type that was validated.
     """
+    return redact(_explanation(mistake, root))
+
+
+def _explanation(mistake: dict, root: type[BaseModel]) -> str:
     *parents, last = mistake["loc"] or ("configuration",)
     key = ".".join(str(part) for part in mistake["loc"]) or "configuration"
     value = mistake["input"]

@@ -59,6 +59,22 @@ def test_a_mistake_is_named(changes, expected):
         assert part in message
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tracking": {"url": "http://ann:s3cret@host"}},
+        {"tracking": "http://ann:s3cret@host"},
+        {"tracking": {"on_outage": "http://ann:s3cret@host"}},
+        {"trackign": {"uri": "http://ann:s3cret@host"}},
+        {"tracking": {"uri": ["http://ann:s3cret@host"]}},
+    ],
+)
+def test_a_mistake_is_named_without_its_password(changes):
+    message = complaint(**changes)
+    assert "track" in message
+    assert "s3cret" not in message
+
+
 def test_every_mistake_is_listed_at_once():
     message = complaint(training={"epochs": 0, "loss": "hubr"}, seeed=3)
     assert "3 mistake(s)" in message

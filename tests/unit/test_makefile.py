@@ -3,9 +3,13 @@
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from lanline.cluster.folder import _lock
+from lanline.tracking.run import open_run
 
 ROOT = Path(__file__).parents[2]
 TRACKING = ["mlflow.db", "mlflow.db-wal", "mlruns/0/meta.yaml", "mlartifacts/1/a", ".mlflow/x"]
@@ -39,6 +43,36 @@ def test_clean_removes_tracking_and_never_results(folder):
     assert make(folder, "clean").returncode == 0
     assert not any((folder / name).exists() for name in TRACKING)
     assert all((folder / name).exists() for name in KEPT)
+
+
+@pytest.fixture
+def installed(folder):
+    """The folder with a `lanline` in its environment."""
+    program = folder / ".venv/bin/lanline"
+    program.parent.mkdir(parents=True)
+    program.write_text(f"#!{sys.executable}\nfrom lanline.commands.main import main\nmain()\n")
+    program.chmod(0o755)
+    return folder
+
+
+@pytest.mark.parametrize("place", ["reports/ddm/training", "networks/lan/ddm/report", "data/report"])
+def test_clean_refuses_while_a_run_goes_on(installed, place):
+    with open_run(installed / place, "n", "e"):
+        done = make(installed, "clean")
+    assert done.returncode != 0
+    assert "runs are going on" in done.stderr
+    assert place in done.stderr
+    assert all((installed / name).exists() for name in TRACKING)
+    assert make(installed, "clean").returncode == 0
+
+
+def test_clean_refuses_while_a_workflow_runs(installed):
+    with _lock(installed):  # as of a Snakemake that makes shards, which are no runs yet
+        done = make(installed, "clean")
+    assert done.returncode != 0
+    assert "is in use by process" in done.stderr
+    assert all((installed / name).exists() for name in TRACKING)
+    assert make(installed, "clean").returncode == 0
 
 
 def test_clean_results_asks_first(folder):

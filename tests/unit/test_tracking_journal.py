@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from lanline.errors import UserError
+from lanline.files import redact
 from lanline.tracking.journal import end_if_dead, is_alive, journals, read_events, summary
 from lanline.tracking.run import open_run
-from lanline.tracking.store import redact, resolve_store
+from lanline.tracking.store import resolve_store
 
 CHILD = """
 import os, sys, time
@@ -138,15 +139,19 @@ def test_other_settings_or_a_finished_run_make_a_new_run(tmp_path):
     assert events_of(tmp_path)[0]["supersedes"] == second
 
 
-def test_two_writers_do_not_share_a_journal(tmp_path):
+@pytest.mark.parametrize("rate", [0.1, 0.2], ids=["same settings", "other settings"])
+def test_two_writers_in_one_folder_are_refused(tmp_path, monkeypatch, rate):
+    monkeypatch.setattr("lanline.tracking.run.PATIENCE", 0.1)
     child = start_child(tmp_path)
     try:
-        with open_run(tmp_path, "n", "e", params={"lr": 0.1}) as run:
-            assert not run.resumed
-        assert len(journals(tmp_path)) == 2
+        with pytest.raises(UserError, match="is being written by another process"):
+            open_run(tmp_path, "n", "e", params={"lr": rate}).__enter__()
+        assert len(journals(tmp_path)) == 1
     finally:
         child.kill()
         child.wait()
+    with open_run(tmp_path, "n", "e", params={"lr": rate}) as run:
+        assert run.resumed == (rate == 0.1)
 
 
 def test_a_param_does_not_change(tmp_path):
@@ -164,6 +169,8 @@ def test_a_param_does_not_change(tmp_path):
         "http://ann:s3cret@host:5000/x",
         "postgresql+psycopg2://ann:s3cret@db/mlflow",
         "http://ann:s3cr@s3cret@host/",
+        "postgresql://ann:with/s3cret@db/mlflow",
+        "postgresql://ann:1/s3cret@db:5432/mlflow",
         "sqlite:///x.db?password=s3cret&a=b",
     ],
 )
@@ -176,6 +183,17 @@ def test_credentials_are_cut_out(tmp_path, uri):
         raise RuntimeError(uri)
     assert "s3cret" not in run.journal.read_text()
     assert redact("http://a:b@host/x and s3://bucket/key") == "http://***@host/x and s3://bucket/key"
+
+
+@pytest.mark.parametrize("text", ['["http://h/?token=abc"]', 'says "http://ann:abc@h"', "C:\\dir?token=abc\\x"])
+def test_a_journal_stays_json_when_credentials_are_cut_out(tmp_path, text):
+    with pytest.raises(RuntimeError), open_run(tmp_path, "n", "e", params={"p": text}, tags={"t": text}):
+        raise RuntimeError(text)
+    params, end = events_of(tmp_path)[1:]
+    assert params["params"]["p"] == redact(text)
+    assert redact(text) in end["reason"]
+    with open_run(tmp_path, "n", "e"):  # a later run reads it
+        pass
 
 
 def test_a_journal_needs_no_mlflow_and_no_heavy_import(tmp_path):
@@ -213,6 +231,25 @@ def test_store_precedence(tmp_path, monkeypatch):
 def test_a_store_that_is_no_database_or_server_is_refused(uri):
     with pytest.raises(UserError, match=r"sqlite:///mlflow\.db"):
         resolve_store(uri)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql://ann:with/s3cret@db/mlflow",
+        "postgresql://ann:1/s3cret@db:5432/mlflow",
+        "http://ann:with'quote-s3cret@host",
+        "http://ann:with space-s3cret@host",
+        "http://ann:s3cret",
+        "http://[ann:s3cret",
+        "file://ann:with/s3cret@host/mlruns",
+        "sqlite://ann:s3cret@host/x.db",
+    ],
+)
+def test_a_store_whose_password_cannot_be_told_is_refused_and_not_shown(uri):
+    with pytest.raises(UserError, match="tracking URI") as caught:
+        resolve_store(uri)
+    assert "s3cret" not in str(caught.value)
 
 
 def test_a_damaged_journal_is_named(tmp_path):

@@ -171,6 +171,21 @@ def test_links_are_given_their_ids_once_mlflow_knows_them(tmp_path, store):
     assert tags["where"] == data.experiment_id
 
 
+def test_a_damaged_record_does_not_keep_the_others_out(tmp_path, store):
+    damaged = tmp_path / "reports" / "a" / "journal" / "20000101T000000000-bad.jsonl"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("not json\n")
+    odd_position = record(tmp_path / "reports" / "b", store).journal
+    position_file(odd_position).write_text("{")
+    whole = record(tmp_path / "reports" / "c", store)
+    position_file(whole.journal).unlink()
+    said = sync(tmp_path / "reports", store)
+    assert ["not brought over" in line for line in said] == [True, True, False]
+    assert str(damaged) in said[0]
+    assert odd_position.stem in said[1]
+    assert is_complete(whole.journal)
+
+
 def test_journals_of_another_store_or_of_none_stay_where_they_are(tmp_path, store):
     record(tmp_path / "a", None)
     other = record(tmp_path / "b", None)
@@ -266,6 +281,18 @@ def test_after_a_kill_of_everything_the_next_sync_ends_the_run(tmp_path, store):
     assert "its process died" in lines[0]
     assert runs_of(store, "e")[0].info.status == "KILLED"
     assert summary(journal)["status"] == "KILLED"
+
+
+@pytest.mark.parametrize("follow", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_next_run_of_a_folder_ends_a_dead_one_that_it_does_not_go_on_with(tmp_path, store, follow):
+    dead = open_run(tmp_path, "n", "e", store=store).__enter__()
+    mirror(dead.journal, store)
+    dead._writer.close()  # as kill -9 does
+    signal.signal(signal.SIGTERM, dead._old_handler)
+    with open_run(tmp_path, "n", "e", store=store, params={"lr": 9}, follow=follow) as run:
+        assert not run.resumed
+    status = {found.info.run_id == run.run_id: found.info.status for found in runs_of(store, "e")}
+    assert status == {True: "FINISHED", False: "KILLED"}
 
 
 def wait_until(condition, seconds: float = 60) -> None:

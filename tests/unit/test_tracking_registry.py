@@ -104,3 +104,31 @@ def test_promote_moves_production(tmp_path, store, name, capsys):
         promote(store, name, 7)
     with pytest.raises(UserError, match=f"Did you mean '{name}'"):
         promote(store, name[:-1])
+
+
+def test_pruning_keeps_the_networks_in_use_and_their_data(tmp_path, store, name, capsys):
+    def record(folder: str, experiment: str, **tags: str) -> str:
+        with open_run(tmp_path / folder, folder, experiment, store=store, tags=tags) as run:
+            pass
+        return run.run_id
+
+    data, other_data = record("data", name), record("other data", name)
+    old, used = (record(folder, name, data_generation_run_id=data) for folder in ("old", "used"))
+    for folder in ("old", "used"):
+        register(tmp_path / folder, store, name)
+    promote(store, name, 2)
+    main(["prune", name, "--yes", "--uri", store.uri], standalone_mode=False)
+    printed = capsys.readouterr().out
+    kept, removed = printed.split("kept", 1)[1].split("\n\n", 1)
+    assert used in kept
+    assert data in kept
+    assert f"models:/{name}@candidate" in kept
+    assert f"models:/{name}@production" in kept
+    assert old in removed
+    assert other_data in removed
+    assert ("trash" if store.uri.startswith("http") else "removed 2 runs and their artifacts") in removed
+    client = connect(store)
+    left = client.search_runs([client.get_experiment_by_name(name).experiment_id])
+    assert {run.info.run_id for run in left} == {used, data}
+    main(["prune", name, "--yes", "--uri", store.uri], standalone_mode=False)
+    assert "nothing to remove" in capsys.readouterr().out

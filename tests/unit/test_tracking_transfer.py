@@ -95,6 +95,30 @@ def test_an_archive_brings_everything_into_another_store(tmp_path, new_store):
     assert not (tmp_path / "no.zip").exists()
 
 
+def test_an_archive_of_a_run_with_a_token_can_be_read(tmp_path, new_store):
+    here, there = new_store("here"), new_store("there")
+    text = 'read "http://host/?token=abc"'
+    client = connect(here)
+    run_id = client.create_run("0", tags={"note": text}).info.run_id
+    client.set_terminated(run_id)
+    export_run(here, run_id, tmp_path / "run.zip")
+    ids = import_archive(there, tmp_path / "run.zip")
+    assert connect(there).get_run(ids[run_id]).data.tags["note"] == 'read "http://host/?token=***"'
+
+
+def test_a_run_that_went_on_when_it_was_exported_is_killed_where_it_is_imported(tmp_path, new_store):
+    here, there = new_store("here"), new_store("there")
+    run_id = connect(here).create_run("0").info.run_id
+    export_run(here, run_id, tmp_path / "run.zip")
+    client = connect(there)
+    cut_off = client.create_run("0", tags={"imported_from_run_id": run_id}).info.run_id  # an import that was killed
+    ids = import_archive(there, tmp_path / "run.zip")
+    run = client.get_run(ids[run_id])
+    assert run.info.run_id != cut_off
+    assert (run.info.status, run.data.tags["reason"]) == ("KILLED", "was still running when it was exported")
+    assert import_archive(there, tmp_path / "run.zip") == ids
+
+
 def rewritten(archive: Path, change) -> Path:
     """A copy of the archive whose members (name -> bytes) were changed by ``change``."""
     with zipfile.ZipFile(archive) as source:
@@ -116,9 +140,28 @@ def with_member(name: str, content: bytes):
     return change
 
 
+def with_runs(**values):
+    """The first run of the archive with other values, and a manifest that fits."""
+
+    def change(members: dict) -> None:
+        runs = json.loads(members["runs.json"])
+        runs[0] |= values
+        with_member("runs.json", json.dumps(runs).encode())(members)
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (with_runs(run_id="/home/me/.ssh"), "run_id"),
+        (with_runs(run_id="../" + "0" * 29), "run_id"),
+        (with_runs(status="BUSY"), "status"),
+        (with_runs(params={"lr": 1}), "params"),
+        (with_runs(metrics=[["loss", "many", 0, 0]]), "metrics"),
+        (with_runs(datasets=[{"name": "d"}]), "datasets"),
+        (with_member("runs.json", b"{}"), "runs.json"),
+        (with_member("runs.json", b"[]"), "runs.json"),
         (lambda members: members.update({"runs.json": members["runs.json"] + b" "}), "was changed"),
         (lambda members: members.update({"artifacts/x": b"more"}), "was changed"),
         (lambda members: members.pop("runs.json"), "was changed"),
@@ -213,19 +256,33 @@ def test_what_is_no_file_store(tmp_path, capsys):
 def test_pruning_removes_runs_and_their_artifacts(tmp_path, new_store, capsys):
     store = new_store("here")
     data_id, run_id = record_training(tmp_path / "w", store)
-    [chosen] = select(store, "ddm-training")
-    assert chosen.run_id == run_id
-    assert select(store, "ddm-training", parse_age("1h")) == []
+    [chosen], kept = select(store, "ddm-training")
+    assert (chosen.run_id, kept) == (run_id, [])
+    assert select(store, "ddm-training", parse_age("1h")) == ([], [])
     place = Path(connect(store).get_run(run_id).info.artifact_uri)
     assert place.is_dir()
     prune(store, [chosen])
     assert not place.exists()
-    assert select(store, "ddm-training") == []
+    assert select(store, "ddm-training") == ([], [])
     assert connect(store).get_run(data_id).info.status == "FINISHED"
     with pytest.raises(UserError, match=r"it has: .*ddm-training"):
         select(store, "ddm-trainings")
     with pytest.raises(UserError, match="30d"):
         parse_age("a month")
+
+
+def test_pruning_removes_nothing_that_it_did_not_show(tmp_path, new_store):
+    store = new_store("here")
+    client = connect(store)
+    trashed = client.create_experiment("in the trash")
+    there = client.create_run(trashed).info.run_id
+    client.log_text(there, "weights", "net.txt")
+    client.delete_experiment(trashed)
+    client.set_terminated(client.create_run(client.create_experiment("old")).info.run_id)
+    prune(store, select(store, "old")[0])
+    assert select(store, "old") == ([], [])
+    client.restore_experiment(trashed)
+    assert [item.path for item in client.list_artifacts(there)] == ["net.txt"]
 
 
 def test_later_results_go_to_the_same_run(tmp_path, new_store):

@@ -58,6 +58,13 @@ def take(folder: Path) -> None:
         )
 
 
+def refuse_beside_another(folder: Path) -> None:
+    """Raise `UserError` if a head runs in ``folder``; leaves no trace where none ever did."""
+    if (folder / LOCK).exists():
+        with _held_for_a_while(folder):
+            pass
+
+
 def cancel_orphans(folder: Path) -> None:
     """Cancel the jobs of a head that died, and wait until none of their processes can write any more.
 

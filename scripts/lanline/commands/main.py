@@ -109,14 +109,16 @@ def sync(config: Config, root: Root = Path("reports"), uri: Uri = None) -> None:
 
 
 @main.command()
-def running(root: Root = Path("reports")) -> None:
-    """Fail, naming them, if runs are going on."""
+def running(root: Annotated[Path, typer.Argument(help="Folder to look in.")] = Path()) -> None:
+    """Fail, naming them, if runs or a workflow are going on."""
     with command():
+        from lanline.cluster.folder import refuse_beside_another
         from lanline.errors import UserError
         from lanline.tracking.spool import alive_runs
 
         if alive := alive_runs(root):
             raise UserError("runs are going on:\n" + "\n".join(map(str, alive)))
+        refuse_beside_another(root)
 
 
 @main.command()
@@ -161,16 +163,25 @@ def prune(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     uri: Uri = None,
 ) -> None:
-    """Remove runs of an experiment with their artifacts, after showing them."""
+    """Remove runs of an experiment with their artifacts, after showing them; never those of networks in use."""
     with command():
         from lanline.tracking import prune as pruning
 
         store = _store(uri, config)
-        runs = pruning.select(store, experiment, pruning.parse_age(older_than))
+        runs, kept = pruning.select(store, experiment, pruning.parse_age(older_than))
+        if kept:
+            print("kept, because registered networks need them:", *kept, sep="\n", end="\n\n")
         print("\n".join(map(str, runs)) or "nothing to remove")
-        if runs and (yes or input(f"remove these {len(runs)} runs and their artifacts? [y/N] ") == "y"):
+        these = f"{len(runs)} runs"
+        if pruning.only_trashes(store):
+            question = f"move these {these} to the server's trash?"
+            answer = f"{these} are in the server's trash; `mlflow gc` there removes them and their artifacts for good"
+        else:
+            question = f"remove these {these} and their artifacts for good?"
+            answer = f"removed {these} and their artifacts"
+        if runs and (yes or input(f"{question} [y/N] ") == "y"):
             pruning.prune(store, runs)
-            print(f"removed {len(runs)} runs")
+            print(answer)
 
 
 @main.command()

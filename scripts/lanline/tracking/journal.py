@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from lanline.errors import UserError
-from lanline.files import redact
+from lanline.files import redact_values
 
 FORMAT_VERSION = 1
 FOLDER = "journal"
@@ -131,7 +131,7 @@ class Journal:
 
     def append(self, kind: str, **fields: Any) -> None:
         """Add one event. Credentials of URIs are cut out of whatever it holds."""
-        line = redact(json.dumps({"event": kind, **fields}, allow_nan=False))
+        line = json.dumps(redact_values({"event": kind, **fields}), allow_nan=False)
         self._file.write(line + "\n")
         self._file.flush()
         if kind in ("start", "end"):

@@ -1,16 +1,17 @@
-"""Removing runs for good, with their artifacts, after showing what would go."""
+"""Removing runs for good, with their artifacts, after showing what would go.
+
+``mlflow gc`` is not used for it: it also takes every experiment in MLflow's trash, whichever runs it is asked for.
+"""
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 
 from lanline.errors import UserError
 from lanline.files import redact
+from lanline.tracking.registry import runs_in_use
 from lanline.tracking.store import Store, ask, connect, write
 
 _UNITS = {"h": 3600, "d": 86400, "w": 7 * 86400}
@@ -18,16 +19,18 @@ _UNITS = {"h": 3600, "d": 86400, "w": 7 * 86400}
 
 @dataclass(frozen=True)
 class Prunable:
-    """A run that would go."""
+    """A run that would go, or stays because it is ``needed_by`` a registered network."""
 
     run_id: str
     name: str
     status: str
     start_time: int
+    needed_by: str = ""
 
     def __str__(self) -> str:
         begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.start_time / 1000))
-        return f"{self.run_id}  {begun}  {self.status:8}  {self.name}"
+        needed = f"  ({self.needed_by})" if self.needed_by else ""
+        return f"{self.run_id}  {begun}  {self.status:8}  {self.name}{needed}"
 
 
 def parse_age(text: str) -> int:
@@ -42,10 +45,19 @@ def parse_age(text: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
-def select(store: Store, experiment: str, older_than: int = 0) -> list[Prunable]:
+def only_trashes(store: Store) -> bool:
+    """Whether runs can only be moved to the store's trash: only a server's own ``mlflow gc`` empties it."""
+    return store.uri.startswith("http")
+
+
+def select(store: Store, experiment: str, older_than: int = 0) -> tuple[list[Prunable], list[Prunable]]:
     """The runs of an experiment that began more than ``older_than`` seconds ago, oldest first.
 
-    Runs that go on are left out; runs already in MLflow's trash are included.
+    Runs that go on are left out; runs already in MLflow's trash are included if they can be removed from there.
+
+    Returns:
+        The runs to remove, and those to keep: an alias (production, candidate) of a registered network stands for
+        them, or they made its data.
 
     Raises:
         UserError: there is no experiment of that name.
@@ -59,15 +71,20 @@ def select(store: Store, experiment: str, older_than: int = 0) -> list[Prunable]
         raise UserError(f"{store.shown} has no experiment '{experiment}'; it has: {names}")
     before = int((time.time() - older_than) * 1000)
     query = f"attributes.start_time < {before} and attributes.status != 'RUNNING'"
+    view = ViewType.ACTIVE_ONLY if only_trashes(store) else ViewType.ALL
     runs, token = [], None
     while True:
-        page = ask(store, client.search_runs, [found.experiment_id], query, ViewType.ALL, page_token=token)
+        page = ask(store, client.search_runs, [found.experiment_id], query, view, page_token=token)
         runs += page
         token = page.token
         if not token:
             break
-    chosen = [Prunable(run.info.run_id, run.info.run_name, run.info.status, run.info.start_time) for run in runs]
-    return sorted(chosen, key=lambda run: run.start_time)
+    needed = runs_in_use(client, store)
+    chosen = [
+        Prunable(info.run_id, info.run_name, info.status, info.start_time, needed.get(info.run_id, ""))
+        for info in sorted((run.info for run in runs), key=lambda info: info.start_time)
+    ]
+    return [run for run in chosen if not run.needed_by], [run for run in chosen if run.needed_by]
 
 
 def prune(store: Store, runs: list[Prunable]) -> None:
@@ -78,18 +95,18 @@ def prune(store: Store, runs: list[Prunable]) -> None:
         UserError: MLflow could not remove them.
     """
     from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    from mlflow.tracking import _get_store
 
     client = connect(store)
     for run in runs:
         try:
-            if ask(store, client.get_run, run.run_id).info.lifecycle_stage == "active":
+            info = ask(store, client.get_run, run.run_id).info
+            if info.lifecycle_stage == "active":
                 write(store, client.delete_run, run.run_id)
-        except MlflowException as error:
+            if not only_trashes(store):
+                # The artifacts first: if that fails, the run is still in the trash and found again.
+                get_artifact_repository(info.artifact_uri).delete_artifacts()
+                write(store, _get_store(store.uri)._hard_delete_run, run.run_id)
+        except (MlflowException, OSError) as error:
             raise UserError(f"{run.run_id}: {redact(str(error))}") from None
-    if store.uri.startswith("http") or not runs:
-        return  # only the server's own `mlflow gc` removes what is in its trash
-    command = [sys.executable, "-m", "mlflow", "gc", "--run-ids", ",".join(run.run_id for run in runs)]
-    environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": store.uri, "MLFLOW_TRACKING_URI": store.uri}
-    done = write(store, subprocess.run, command, env=environment, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise UserError(f"mlflow gc failed:\n{redact(done.stderr)}")

@@ -6,7 +6,7 @@ A version is made from a journal's event ``register``, so that it is not lost wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from lanline.tracking.store import Store, ask, connect, write
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import RegisteredModel
 
 CANDIDATE, PRODUCTION = "candidate", "production"
 
@@ -77,7 +78,7 @@ def promote(store: Store, name: str, version: int | None = None) -> Promotion:
         UserError: there is no such network or version, or no candidate.
     """
     client = connect(store)
-    names = [model.name for model in ask(store, client.search_registered_models, max_results=1000)]
+    names = [model.name for model in _all_models(client, store)]
     if name not in names:
         known = ", ".join(sorted(names)) or "none: networks are registered when they pass their evaluation"
         raise UserError(f"{store.shown} has no network {name!r}.{did_you_mean(name, names)} Registered: {known}")
@@ -91,6 +92,36 @@ def promote(store: Store, name: str, version: int | None = None) -> Promotion:
         raise UserError(f"{name} has no version {version} in {store.shown}, only {', '.join(map(str, versions))}")
     write(store, client.set_registered_model_alias, name, PRODUCTION, str(version))
     return Promotion(name, version, aliases.get(PRODUCTION))
+
+
+def runs_in_use(client: MlflowClient, store: Store) -> dict[str, str]:
+    """The runs that an alias of a registered network stands for, and those of their data; each with the aliases."""
+    from mlflow.exceptions import MlflowException
+
+    uses: dict[str, list[str]] = {}
+    for model in _all_models(client, store):
+        for alias, number in model.aliases.items():
+            run_id = ask(store, client.get_model_version, model.name, str(number)).run_id
+            if not run_id:  # registered by another program
+                continue
+            try:
+                data = ask(store, client.get_run, run_id).data.tags.get("data_generation_run_id")
+            except MlflowException:
+                data = None  # the run is gone
+            uses.setdefault(run_id, []).append(f"models:/{model.name}@{alias}")
+            if data:
+                uses.setdefault(data, []).append(f"data of models:/{model.name}@{alias}")
+    return {run_id: ", ".join(names) for run_id, names in uses.items()}
+
+
+def _all_models(client: MlflowClient, store: Store) -> Iterator[RegisteredModel]:
+    token = None
+    while True:
+        page = ask(store, client.search_registered_models, max_results=1000, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def _make_model(client: MlflowClient, store: Store, name: str) -> None:

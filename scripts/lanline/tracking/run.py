@@ -16,8 +16,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -33,6 +35,7 @@ from lanline.tracking.journal import (
     Event,
     Journal,
     encode_number,
+    end_if_dead,
     is_alive,
     journals,
     new_key,
@@ -43,17 +46,19 @@ from lanline.tracking.journal import (
 from lanline.tracking.mirror import KEY_TAG, Position, mirror, position_file, read_position
 from lanline.tracking.origin import attempts, standard_tags
 from lanline.tracking.records import unfinished_run
-from lanline.tracking.spool import start_follower
+from lanline.tracking.spool import bring_earlier, start_follower
 from lanline.tracking.store import (
     MLFLOW_MISSING,
     Store,
     StoreUnavailable,
     connect,
+    locked,
     mlflow_installed,
 )
 
 DIGEST_LENGTH = 36  # MLflow's limit
 WAIT_FOR_MIRROR = 60.0
+PATIENCE = 10.0  # the workers of a killed training outlive it for a moment, and hold its journal
 _NAME = re.compile(r"[\w\-. :/]{1,250}")
 
 
@@ -182,7 +187,13 @@ class Run:
 
     # --- its life -----------------------------------------------------------------------------------------
     def __enter__(self) -> Run:
-        events = self._open_journal()
+        with locked(self.journal.parent / ".start.lock"):  # of two that start at once, the second sees the first
+            _wait_until_free(self.journal.parent.parent)
+            for earlier in journals(self.journal.parent.parent):
+                if earlier != self.journal:
+                    with suppress(UserError):  # a damaged one is named when it is brought over
+                        end_if_dead(earlier)
+            events = self._open_journal()
         if self.resumed:
             self._resume(events)
         else:
@@ -213,7 +224,7 @@ class Run:
         try:
             self._writer = Journal(self.journal)
         except BlockingIOError:
-            raise UserError(f"{self.journal} is being written by another process: wait for it, or end it") from None
+            raise _taken(self.journal) from None
         events = [event for event, _ in read_events(self.journal)]
         for event in events:
             if event["event"] == "params":
@@ -236,6 +247,7 @@ class Run:
             if self._mirror is not None:
                 self._mirror.wait(WAIT_FOR_MIRROR)
             mirror(self.journal, self._store)
+            bring_earlier(self.journal, self._store)
         except subprocess.TimeoutExpired:
             say(f"MLflow is still taking {self.journal}; `make mlflow-sync` brings over what is missing")
         except StoreUnavailable as problem:
@@ -266,7 +278,7 @@ def open_run(
 
     The run before it in the same folder is gone on with if it did not finish and had the same name,
     experiment and params; else the new run takes its place (tags ``supersedes`` and, once it has finished,
-    ``superseded_by``).
+    ``superseded_by``). Entering the block raises `UserError` while another process writes a run there.
 
     Args:
         folder: report folder of the run; the journal lies in its ``journal/``.
@@ -316,7 +328,7 @@ def open_run(
             **note,
         },
     }
-    if previous and resume and previous["status"] != "FINISHED" and not is_alive(earlier[-1]):
+    if previous and resume and previous["status"] != "FINISHED":
         if adopted:
             goes_on = adopted.data.tags.get(KEY_TAG) == previous["key"]
         else:
@@ -329,6 +341,23 @@ def open_run(
         position.write(position_file(journal))
         start["adopts"] = adopted.info.status
     return Run(journal, store, follow, start, texts)
+
+
+def _wait_until_free(folder: Path) -> None:
+    """Let no two runs write their results to one folder.
+
+    Raises:
+        UserError: a run goes on there.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while alive := [journal for journal in journals(folder) if is_alive(journal)]:
+        if time.monotonic() > deadline:
+            raise _taken(alive[-1])
+        time.sleep(0.1)
+
+
+def _taken(journal: Path) -> UserError:
+    return UserError(f"{journal} is being written by another process: wait for it, or end it")
 
 
 def _checked(name: str) -> str:

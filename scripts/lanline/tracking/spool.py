@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from lanline.errors import UserError
@@ -39,36 +40,54 @@ def sync(root: Path, store: Store) -> list[str]:
     Raises:
         StoreUnavailable: nothing is lost, call again later.
     """
+    return bring([path for folder in Path(root).rglob(FOLDER) for path in journals(folder.parent)], store)
+
+
+def bring(found: Iterable[Path], store: Store) -> list[str]:
+    """As `sync`, for these journals."""
     lines, elsewhere = [], set()
-    found = [path for folder in Path(root).rglob(FOLDER) for path in journals(folder.parent)]
     for path in sorted(found, key=lambda path: path.name):
-        start = summary(path)
-        if not start or start["store"] is None:
-            continue
-        if start["store"] != store.shown:
-            if not is_complete(path):
-                elsewhere.add(start["store"])
-            continue
-        if start["status"] == "RUNNING" and end_if_dead(path):
-            lines.append(f"{start['name']} ({path.stem}): its process died; the run is ended as KILLED")
-        if is_complete(path):
-            continue
+        who = path.stem
         try:
+            start = summary(path)
+            if not start or start["store"] is None:
+                continue
+            if start["store"] != store.shown:
+                if not is_complete(path):
+                    elsewhere.add(start["store"])
+                continue
+            who = f"{start['name']} ({path.stem})"
+            if start["status"] == "RUNNING" and end_if_dead(path):
+                lines.append(f"{who}: its process died; the run is ended as KILLED")
+            if is_complete(path):
+                continue
             position = mirror(path, store)
         except StoreUnavailable:
             raise
-        except Exception as error:  # one record that MLflow refuses must not keep the others out
-            lines.append(f"{start['name']} ({path.stem}): not brought over: {redact(str(error))}")
+        except Exception as error:  # one record that is damaged, or that MLflow refuses, must not keep the others out
+            lines.append(f"{who}: not brought over: {redact(str(error))}")
             continue
         waits = f", waits for {', '.join(position.pending_links)}" if position.pending_links else ""
-        lines.append(f"{start['name']} ({path.stem}): run {position.run_id}{waits}")
+        lines.append(f"{who}: run {position.run_id}{waits}")
     lines += [f"some runs wait for another store: {uri} (set MLFLOW_TRACKING_URI to it)" for uri in sorted(elsewhere)]
     return lines
 
 
+def bring_earlier(journal: Path, store: Store) -> None:
+    """Bring over what earlier runs of a journal's folder left behind, a dead one's end above all."""
+    for line in bring((path for path in journals(journal.parent.parent) if path.name < journal.name), store):
+        say(line)
+
+
 def alive_runs(root: Path) -> list[Path]:
     """Journals under ``root`` that a process is writing."""
-    return [path for folder in Path(root).rglob(FOLDER) for path in journals(folder.parent) if is_alive(path)]
+    alive: list[Path] = []
+    for place, folders, _ in os.walk(root):
+        # Hidden ones are environments, caches and git; of artifacts there can be very many.
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in ("mlartifacts", "mlruns")]
+        if FOLDER in folders:
+            alive += [path for path in journals(Path(place)) if is_alive(path)]
+    return alive
 
 
 def start_follower(journal: Path, store: Store) -> subprocess.Popen:
@@ -88,6 +107,7 @@ def follow(journal: Path, store: Store, pid: int) -> None:
     """Mirror a journal as it grows, until its run ends or its process ``pid`` (our parent) dies."""
     pause = POLL_SECONDS
     tail = _Tail(journal)
+    first = True
     while True:
         # The children of a dead process are adopted at once, so this cannot be fooled by a pid used again.
         alive = os.getppid() == pid
@@ -95,6 +115,9 @@ def follow(journal: Path, store: Store, pid: int) -> None:
             _end_for_the_dead(journal)
         ended = tail.ended()
         try:
+            if first:
+                bring_earlier(journal, store)
+            first = False
             mirror(journal, store)
             pause = POLL_SECONDS
         except StoreUnavailable as error:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import re
 import socket
 import time
 import urllib.error
@@ -103,7 +104,8 @@ def resolve_store(uri: str | None = None, artifact_location: str | None = None) 
         artifact_location: overrides MLFLOW_ARTIFACT_LOCATION.
 
     Raises:
-        UserError: the URI is a folder (MLflow's old file store) or has an unknown scheme.
+        UserError: the URI is a folder (MLflow's old file store), has an unknown scheme, or a password that cannot be
+            told from the rest.
     """
     source = "tracking URI" if uri else "MLFLOW_TRACKING_URI"
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
@@ -119,16 +121,35 @@ def resolve_store(uri: str | None = None, artifact_location: str | None = None) 
         path, _, query = uri.split(":", 1)[1].removeprefix("///").partition("?")
         if path.startswith("//") or path in ("", ":memory:"):
             raise UserError(
-                f"{source} {uri!r} names no file: use e.g. {DEFAULT_URI} or sqlite:////absolute/path/mlflow.db"
+                f"{source} {redact(uri)!r} names no file: use e.g. {DEFAULT_URI} or sqlite:////absolute/path/mlflow.db"
             )
         database = Path.cwd() / path
         uri = f"sqlite:///{database}" + (f"?{query}" if query else "")
         artifact_location = artifact_location or str(database.parent / "mlartifacts")
-    elif not scheme.startswith("http"):
+    else:
+        _check_address(source, uri)
+    if scheme != "sqlite" and not scheme.startswith("http"):
         artifact_location = artifact_location or "mlartifacts"
     if artifact_location and "://" not in artifact_location:
         artifact_location = str(Path.cwd() / artifact_location)
     return Store(uri, artifact_location)
+
+
+def _check_address(source: str, uri: str) -> None:
+    """Refuse a server's URI that programs read in different ways: parts of its password would show in messages."""
+    user, at, _ = uri.split("://", 1)[1].rpartition("@")
+    if at and re.search(r"[/?#\s\"'<>]", user):
+        raise UserError(
+            f"{source} (not shown: it may hold a password) has one of / ? # \" ' < > or a space before an @: "
+            "write them percent-encoded, e.g. %2F for a slash"
+        )
+    try:
+        urlsplit(uri).port  # noqa: B018  raises for what is no number
+    except ValueError:
+        raise UserError(
+            f"{source} (not shown: it may hold a password) is no address: expected e.g. http://host:5000 or "
+            "postgresql://user:password@host:5432/mlflow"
+        ) from None
 
 
 def mlflow_installed() -> bool:

@@ -13,10 +13,13 @@ import json
 import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic refuses that of Python 3.11
 
 from lanline.errors import UserError
-from lanline.files import atomic_path, redact
+from lanline.files import atomic_path, redact, redact_values
 from lanline.tracking.journal import encode_number
 from lanline.tracking.mirror import KEY_TAG
 from lanline.tracking.store import Store, ask, connect, get_or_create_experiment, write
@@ -30,6 +33,36 @@ RUN_TAGS = ("data_generation_run_id", "mlflow.parentRunId", "supersedes", "super
 EXPERIMENT_TAG = "data_generation_experiment_id"
 CHUNK = 1 << 20
 BATCH = 900
+
+
+class ArchivedDataset(TypedDict):
+    """A data set that a run reads, as MLflow describes it."""
+
+    name: str
+    digest: str
+    source_type: str
+    source: str
+    schema: str | None
+    profile: str | None
+    tags: dict[str, str]
+
+
+class ArchivedRun(TypedDict):
+    """A run in ``runs.json``. The id names its folder of artifacts, so it must not be a path."""
+
+    run_id: Annotated[str, Field(pattern=r"\A[0-9a-f]{32}\z")]
+    name: str
+    experiment: str
+    status: Literal["RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"]
+    start_time: int
+    end_time: int | None
+    params: dict[str, str]
+    tags: dict[str, str]
+    metrics: list[tuple[str, float, int, int]]
+    datasets: list[ArchivedDataset]
+
+
+RUNS = TypeAdapter(Annotated[list[ArchivedRun], Field(min_length=1)])
 
 
 def export_run(store: Store, run_id: str, archive: Path) -> list[str]:
@@ -53,7 +86,7 @@ def export_run(store: Store, run_id: str, archive: Path) -> list[str]:
                 runs.append(_read_run(client, store, data_run, root))
         except MlflowException as error:
             raise UserError(f"{store.shown}: {redact(str(error))}") from None
-        (root / "runs.json").write_text(redact(json.dumps(runs, indent=1)))
+        (root / "runs.json").write_text(json.dumps(redact_values(runs), indent=1))
         members = sorted(path for path in root.rglob("*") if path.is_file())
         manifest = {path.relative_to(root).as_posix(): _facts(path) for path in members}
         with atomic_path(archive) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as target:
@@ -79,7 +112,7 @@ def import_archive(store: Store, archive: Path) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         _unpack(Path(archive), root)
-        runs = json.loads((root / "runs.json").read_text())
+        runs = _read_runs(Path(archive), root / "runs.json")
         client = connect(store)
         ids: dict[str, str] = {}
         for run in reversed(runs):  # the data set first: the training names it
@@ -92,7 +125,7 @@ def _facts(path: Path) -> dict[str, Any]:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(handle, "sha256").hexdigest()}
 
 
-def _read_run(client: MlflowClient, store: Store, run_id: str, root: Path) -> dict[str, Any]:
+def _read_run(client: MlflowClient, store: Store, run_id: str, root: Path) -> ArchivedRun:
     run = ask(store, client.get_run, run_id)
     experiment = ask(store, client.get_experiment, run.info.experiment_id)
     artifacts = root / "artifacts" / run_id
@@ -154,6 +187,17 @@ def _check_path(archive: Path, name: str) -> None:
         raise UserError(f"{archive}: member {name!r} leads outside the archive; nothing was imported")
 
 
+def _read_runs(archive: Path, path: Path) -> list[ArchivedRun]:
+    """All of ``runs.json``, checked: a manifest that fits does not make it honest."""
+    try:
+        return RUNS.validate_json(path.read_bytes())
+    except ValidationError as error:
+        mistakes = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:5])
+        raise UserError(
+            f"{archive}: runs.json is not as lanline writes it ({mistakes}); nothing was imported"
+        ) from None
+
+
 def _extract(source: zipfile.ZipFile, name: str, facts: dict[str, Any], target: Path, archive: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     digest, size = hashlib.sha256(), 0
@@ -166,13 +210,15 @@ def _extract(source: zipfile.ZipFile, name: str, facts: dict[str, Any], target: 
         raise UserError(f"{archive}: member {name!r} was changed (its sha256 differs); nothing was imported")
 
 
-def _write_run(client: MlflowClient, store: Store, run: dict[str, Any], artifacts: Path, ids: dict[str, str]) -> str:
+def _write_run(client: MlflowClient, store: Store, run: ArchivedRun, artifacts: Path, ids: dict[str, str]) -> str:
     from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 
     experiment_id = get_or_create_experiment(client, store, run["experiment"])
+    # What goes on elsewhere never ends here; and only an import that was cut off is left as RUNNING.
+    status = "KILLED" if run["status"] in ("RUNNING", "SCHEDULED") else run["status"]
     query = f"tags.{ORIGINAL_ID} = '{run['run_id']}'"
     for found in ask(store, client.search_runs, [experiment_id], query):
-        if found.info.status == run["status"]:
+        if found.info.status == status:
             return found.info.run_id
         write(store, client.delete_run, found.info.run_id)  # an import that was cut off
     tags = {**_imported_tags(client, store, run, ids), ORIGINAL_ID: run["run_id"]}
@@ -189,13 +235,13 @@ def _write_run(client: MlflowClient, store: Store, run: dict[str, Any], artifact
         write(store, client.log_inputs, new, datasets=[DatasetInput(Dataset(**entry), inputs)])
     if artifacts.is_dir() and any(artifacts.iterdir()):
         write(store, client.log_artifacts, new, str(artifacts))
-    if run["status"] == "RUNNING":
+    if status != run["status"]:
         write(store, client.set_tag, new, "reason", "was still running when it was exported")
-    write(store, client.set_terminated, new, run["status"], end_time=run["end_time"])
+    write(store, client.set_terminated, new, status, end_time=run["end_time"])
     return new
 
 
-def _imported_tags(client: MlflowClient, store: Store, run: dict[str, Any], ids: dict[str, str]) -> dict[str, str]:
+def _imported_tags(client: MlflowClient, store: Store, run: ArchivedRun, ids: dict[str, str]) -> dict[str, str]:
     """Tags with the ids of this store; an id that means nothing here is kept as ``original.<tag>``."""
     tags = dict(run["tags"])
     for tag in (*RUN_TAGS, EXPERIMENT_TAG, KEY_TAG):
