@@ -148,6 +148,6 @@ def test_probabilities_with_smooth_non_decision_times(name):
         assert expected == pytest.approx(density.choice_probability()[:, c], abs=2e-3)
     drawn, _ = density.sample(1000, np.random.default_rng(4))
     drawn = drawn[~np.isnan(drawn).any(axis=1)]
-    assert len(drawn) >= 4
+    assert len(drawn) >= 3  # the others' deadlines come before nearly all of their onsets
     assert (drawn > 0).all()
     assert (drawn.max(axis=1) < 2.0).all()
