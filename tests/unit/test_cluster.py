@@ -121,6 +121,35 @@ def test_shards_made_at_once_take_less_time_and_memory_for_each():
     assert at_once(16, shards_per_job=1) == at_once(1, shards_per_job=1)
 
 
+@pytest.mark.parametrize(
+    ("model", "target", "seconds"),
+    [
+        ("dev_rlwm_lba_pw_v1", "continuous", 2.5),
+        ("dev_rlwm_lba_pw_v1", "euler", 3.2),
+        ("ddm_mic2_leak_conflict_gamma_no_bias", "euler", 3.2),
+        ("lca_3", "continuous", 0.4),
+        ("lca_3", "euler", 17),
+    ],
+)
+def test_the_time_limit_covers_the_slowest_simulators(model, target, seconds):
+    """Measured, CPU seconds for a theta with 20,000 trials: benchmarks/README.md; lca is a mean over 40 thetas."""
+    settings = config(model, engine="simulation", target=target, thetas_per_shard=6000)
+    asked = effort.generate_shard(settings, {"model": model}, 1).runtime
+    assert 1.2 < asked / (100 * seconds) < (20 if model == "lca_3" else 4)
+
+
+def test_the_step_counts_for_the_target_euler_only():
+    def minutes(model, **data):
+        settings = config(model, engine="simulation", thetas_per_shard=60_000, **data)
+        return effort.generate_shard(settings, {"model": model}, 1).runtime
+
+    assert minutes("levy", delta_t=1e-4) == minutes("levy", delta_t=1e-2) == minutes("levy")
+    assert minutes("levy", target="euler", delta_t=1e-4) > 9 * minutes("levy", target="euler")
+    # Ballistic accumulators have no steps.
+    longest = minutes("dev_rlwm_lba_pw_v1", target="euler", delta_t=1e-2)
+    assert longest >= minutes("dev_rlwm_lba_pw_v1")
+
+
 def test_what_is_asked_for_covers_what_the_default_run_takes():
     """Measured for config/config.yaml: a shard 1 s and 0.5 GB, a training 65 s and 1.2 GB."""
     assert effort.generate_shard(config(), WILDCARDS, 1).mem_mb >= 1000

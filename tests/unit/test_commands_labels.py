@@ -96,7 +96,7 @@ def test_labels_prints_a_table_and_says_what_is_outside_the_bounds():
 
 def test_engines_are_laid_over_each_other(tmp_path):
     path = tmp_path / "angle.csv"
-    arguments = ("--theta", "t=0.3", "--trajectories", 2000, "--delta-t", 0.01)
+    arguments = ("--theta", "t=0.3", "--trajectories", 2000)
     output = run("labels", "angle", *arguments, "--engine", "auto", "--engine", "simulation", "--output", path)
     assert "mean of log-density from closed_form" in output
     with path.open() as handle:
@@ -110,6 +110,14 @@ def test_engines_are_laid_over_each_other(tmp_path):
             rt, density = (np.array([float(row[key]) for row in part]) for key in ("rt", "density"))
             total += np.trapezoid(density, rt)
         assert total == pytest.approx(1, abs=0.02)
+
+
+def test_the_step_is_that_of_the_target_euler():
+    plain = run("labels", "ddm")
+    assert run("labels", "ddm", "--delta-t", 0.1) == plain
+    # Trials are decided later: the walk overshoots its bounds.
+    assert run("labels", "ddm", "--target", "euler", "--delta-t", 0.1) != plain
+    assert "Step of the target euler" in run("labels", "--help")
 
 
 @pytest.mark.parametrize("name", ["racing_diffusion_3", "ddm_st", "weibull", "ddm_truncnormt"])

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from agreement import chi_squared_per_bin
+from agreement import chi_squared_per_bin, registered
 from scipy import integrate, stats
 
 from lanline.config import Data
@@ -59,9 +59,9 @@ def test_density_solves_the_integral_equation(name):
             assert np.abs(actual - reference).max() < 2e-3 * reference.max()
 
 
-@pytest.mark.parametrize("name", ["ddm", "angle", "ddm_sdv"])
+@pytest.mark.parametrize("name", ["ddm", "angle", "angle_extended", "ddm_sdv"])
 def test_mass_is_one_and_choice_probabilities_are_integrals(name):
-    model = get_model(name)
+    model = registered(name)
     theta = sample_theta(model, 200, np.random.default_rng(1))
     onset = theta[:, 3]
     density = densities(model, theta, Data(), np.random.default_rng(0))

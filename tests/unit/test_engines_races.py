@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from agreement import chi_squared_per_bin
+from agreement import chi_squared_per_bin, registered
 from scipy import integrate, stats
 
 from lanline.config import Data
@@ -13,6 +13,7 @@ from lanline.models import get_model
 NAMES = [
     "lba2",
     "lba3",
+    "lba4",
     "lba_3_vs_constraint",
     "lba_angle_3",
     "lba_angle_3_vs_constraint",
@@ -72,7 +73,7 @@ def reference(model, theta, rt, choice):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.filterwarnings("ignore")
 def test_density_is_the_integral_over_start_points(name):
-    model = get_model(name)
+    model = registered(name)
     theta = sample_theta(model, 12, np.random.default_rng(1))
     density = densities(model, theta, Data(), np.random.default_rng(0))
     rt, choice = density.sample(4, np.random.default_rng(2))
@@ -83,7 +84,7 @@ def test_density_is_the_integral_over_start_points(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_mass_and_choice_probabilities(name):
-    model = get_model(name)
+    model = registered(name)
     theta = sample_theta(model, 10, np.random.default_rng(3))
     density = densities(model, theta, Data(), np.random.default_rng(0))
     total = density.choice_probability().sum(axis=1) + density.omission_probability()
@@ -104,6 +105,7 @@ def test_mass_and_choice_probabilities(name):
         ("lba2", [0.3, 0.5, 0.5, 0.6]),
         ("lba2", [0.8, 0.6, 0.1, 0.3]),
         ("lba3", [0.3, 0.5, 0.25, 0.5, 0.25]),
+        ("lba4", [0.3, 0.5, 0.25, 0.4, 0.5, 0.25]),
         ("lba_3_vs_constraint", [0.5, 0.3, 0.2, 0.5, 0.2]),
         ("lba_angle_3", [0.5, 3.0, 0.2, 0.8, 0.4, 0.5]),
         ("poisson_race", [3.0, 5.0, 2.5, 6.0, 0.3]),
@@ -111,7 +113,7 @@ def test_mass_and_choice_probabilities(name):
     ],
 )
 def test_density_agrees_with_simulated_trials(name, theta):
-    assert chi_squared_per_bin(get_model(name), theta, "continuous", 1e-3, 20_000) < 1.6
+    assert chi_squared_per_bin(registered(name), theta, "continuous", 1e-3, 20_000) < 1.6
 
 
 @pytest.mark.parametrize("target", ["continuous", "euler"])

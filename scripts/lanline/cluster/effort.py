@@ -29,8 +29,10 @@ BASE_MINUTES = 10.0  # of a job that has little to do, on a slow file system, an
 BASE_MB = 1500  # Python, its libraries, and the two Snakemakes above the script (260 MB)
 FRAMEWORK_MB = 1500  # PyTorch or JAX, and MLflow in the process beside it
 SAFETY = 2.0
-# CPU seconds for a theta with 1000 rows, of the slowest models.
-EXACT_SECONDS, SIMULATION_SECONDS = 0.01, 1.2
+# CPU seconds for a theta with 1000 rows, of the slowest models (benchmarks/README.md).
+EXACT_SECONDS = 0.01
+CONTINUOUS_SECONDS = 2.6  # dev_rlwm: drawn by ssm-simulators without steps, whatever the target
+EULER_SECONDS, EULER_LCA_SECONDS = 3.5, 18.0  # many trials of an lca go on to the time limit
 USUAL_TRAJECTORIES, USUAL_STEP = 20_000, 0.001  # that a simulation's seconds were measured with
 ROWS_PER_SECOND, USUAL_WEIGHTS = 50_000, 21_000  # one core trains so many rows a second in a network of this size
 HASH_BYTES_PER_SECOND = 100e6  # a shared file system rather than the processor
@@ -99,7 +101,11 @@ def _seconds_per_theta(config: Config, model: str) -> float:
     data = config.data
     if data.engine != "simulation" and _has_exact(model):
         return EXACT_SECONDS * max(1.0, data.rows_per_theta / 1000)
-    return SIMULATION_SECONDS * data.n_trajectories / USUAL_TRAJECTORIES * USUAL_STEP / data.delta_t
+    seconds = CONTINUOUS_SECONDS
+    if data.target == "euler":
+        stepping = EULER_LCA_SECONDS if config.model(model).simulator == "lca" else EULER_SECONDS
+        seconds = max(seconds, stepping * USUAL_STEP / data.delta_t)
+    return seconds * data.n_trajectories / USUAL_TRAJECTORIES
 
 
 def _has_exact(model: str) -> bool:
