@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lanline.commands.lineage import print_lineage
 from lanline.errors import UserError
 from lanline.experiment import BaseExperiment
 from lanline.sidecars import Dataset
@@ -98,6 +99,39 @@ def test_a_mirror_may_be_cut_off_anywhere_and_repeated(tmp_path, store):
     assert only.info.status == "FINISHED"
     assert [point[:2] for point in history(store, position.run_id, "loss")] == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
     assert len(connect(store).get_run(position.run_id).inputs.dataset_inputs) == 1
+
+
+def test_a_changed_artifact_of_the_store_is_found(tmp_path, store, monkeypatch, capsys):
+    """With MLflow alone: no journal to ask, so MLflow has the hashes too."""
+    tags = {"stage": "training", "dataset_id": "d1"}
+    with open_run(tmp_path / "made", "n", "e", store=store, params={}, tags=tags) as run:
+        for name in ("model.onnx", "weights.safetensors"):
+            (tmp_path / name).write_text(name)
+            run.log_artifact(tmp_path / name, "network")
+    with amend_run(tmp_path / "made", store) as amended:
+        (tmp_path / "errors.png").write_text("picture")
+        amended.log_artifact(tmp_path / "errors.png", "evaluation")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    run_id = run.run_id
+    shutil.rmtree(tmp_path / "made")
+    assert print_lineage(run_id, verify=True, uri=store.uri) == []
+    assert "all 3 files are as they were recorded" in capsys.readouterr().out
+
+    client = connect(store)
+    artifacts = Path(client.get_run(run_id).info.artifact_uri)
+    (artifacts / "network/model.onnx").write_text("another")
+    (artifacts / "evaluation/errors.png").unlink()
+    changed, gone = sorted(print_lineage(run_id, verify=True, uri=store.uri), reverse=True)
+    assert "network/model.onnx (network): changed" in changed
+    assert "evaluation/errors.png (evaluation): is gone" in gone
+
+    client.delete_tag(run_id, "lanline.sha256")  # as in runs of before
+    capsys.readouterr()
+    assert print_lineage(run_id, verify=True, uri=store.uri) == []
+    printed = capsys.readouterr().out
+    assert "2 file(s) have no recorded hash" in printed
+    assert "the other 0 files are as they were recorded" in printed
 
 
 def test_a_forced_run_replaces_the_one_before(tmp_path, store):
