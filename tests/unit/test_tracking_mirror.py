@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 
 from lanline.commands.lineage import print_lineage
+from lanline.config import parse_config
+from lanline.data_stages import open_experiments as open_experiments_of
+from lanline.data_stages import tracked_inventory
+from lanline.dataset.inventory import INVENTORY_VERSION
 from lanline.errors import UserError
 from lanline.experiment import BaseExperiment
 from lanline.sidecars import Dataset
@@ -312,7 +316,9 @@ def wait_until(condition, seconds: float = 60) -> None:
 # --- lineage ---------------------------------------------------------------------------------------------------
 def record_data(folder: Path, store: Store | None, dataset_id: str = "d" * 16) -> object:
     folder.mkdir(exist_ok=True)
-    (folder / INVENTORY).write_text(json.dumps({"files": [{"file": "shard-0", "sha256": dataset_id}]}))
+    files = [{"file": "shard-0", "bytes": 1, "rows": 100, "sha256": dataset_id, "seed": 42}]
+    ids = {"model": "ddm", "dataset_id": dataset_id, "lineage_id": "l" * 16}
+    (folder / INVENTORY).write_text(json.dumps({"inventory_version": INVENTORY_VERSION, **ids, "files": files}))
     (folder / "config.yaml").write_text("name: x")
     return record_dataset(
         folder,
@@ -379,6 +385,29 @@ def test_lineage_is_complete_after_an_outage(tmp_path, store):
     data = record_data(tmp_path / "data", None)
     links = lineage_links(dataset_sidecar(data, store))
     assert links["data_generation_run_id"] == f"run:{data.key}"
+
+
+def test_data_recorded_during_an_outage_are_compared_with_mlflow_once_it_has_them(tmp_path, store):
+    data = record_data(tmp_path / "data", None)
+    dataset, local = dataset_sidecar(data, store), tmp_path / "data" / INVENTORY
+    assert dataset.run_id is None
+    config = parse_config({"name": "x", "models": ["ddm"], "mlflow_tracking": True, "tracking": {"uri": store.uri}})
+    assert tracked_inventory(config, dataset, local)[1] == str(local)
+    run_id = mirror(data.journal, store).run_id
+    local.write_text("{}")
+    inventory, source = tracked_inventory(config, dataset, local)
+    assert source == f"MLflow run {run_id}"
+    assert inventory.dataset_id == dataset.dataset_id
+
+
+def test_the_environment_names_the_experiment_where_the_configuration_does_not(monkeypatch):
+    def name(**settings):
+        return open_experiments_of(parse_config({"name": "x", "models": ["ddm"], **settings}), "ddm").training.name
+
+    assert name() == "ddm-training"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "from-environment")
+    assert name() == "from-environment"
+    assert name(mlflow_experiment_name="from-file") == "from-file"
 
 
 @pytest.mark.parametrize("scheme", ["http", "postgresql"])

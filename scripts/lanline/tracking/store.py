@@ -131,6 +131,11 @@ def resolve_store(uri: str | None = None, artifact_location: str | None = None) 
     return Store(uri, artifact_location)
 
 
+def experiment_name(option: str | None, configured: str | None, default: str) -> str:
+    """Name of an MLflow experiment: option, configuration, environment, default."""
+    return option or configured or os.environ.get("MLFLOW_EXPERIMENT_NAME") or default
+
+
 def mlflow_installed() -> bool:
     return find_spec("mlflow") is not None
 
