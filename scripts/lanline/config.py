@@ -261,7 +261,7 @@ class Config(Section):
     seed: Seed = Field(42, description="of the training data")
     mlflow_tracking: bool = Field(False, description="record runs in MLflow")
     mlflow_experiment_name: str | None = Field(
-        None, description="experiment of the trainings; default: <model>-training"
+        None, description="experiment of the trainings; default: MLFLOW_EXPERIMENT_NAME, then <model>-training"
     )
     tracking: Tracking = Tracking()
     models: Annotated[

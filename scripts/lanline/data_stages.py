@@ -14,8 +14,8 @@ from lanline.files import write_config, write_json
 from lanline.logs import say
 from lanline.sidecars import Dataset, Experiment, Experiments, ShardRecord
 from lanline.tracking import store as tracking_store
-from lanline.tracking.lineage import SHARD_RECORDS, read_inventory, record_dataset
-from lanline.tracking.store import StoreUnavailable, store_of
+from lanline.tracking.lineage import SHARD_RECORDS, find_dataset_run, read_inventory, record_dataset
+from lanline.tracking.store import StoreUnavailable, experiment_name, store_of
 
 
 def open_experiments(config: Config, model: str) -> Experiments:
@@ -24,7 +24,8 @@ def open_experiments(config: Config, model: str) -> Experiments:
     Raises:
         StoreUnavailable: the store cannot be reached, and the configuration says not to go on without it.
     """
-    names = [f"{model}-data-generation", config.mlflow_experiment_name or f"{model}-training"]
+    training_name = experiment_name(None, config.mlflow_experiment_name, f"{model}-training")
+    names = [f"{model}-data-generation", training_name]
     generation, training = opened(config, names)
     store = store_of(config)
     return Experiments(tracking_uri=store.shown if store else None, data_generation=generation, training=training)
@@ -126,10 +127,11 @@ def validate_training_data(config: Config, dataset: Dataset, local_inventory: Pa
 def tracked_inventory(config: Config, dataset: Dataset, local_inventory: Path) -> tuple[Inventory, str]:
     """The inventory to compare with, and where it was read."""
     store = store_of(config)
-    if store and dataset.run_id:
-        source = f"MLflow run {dataset.run_id}"
+    if store:
         try:
-            return Inventory.from_json(read_inventory(store, dataset.run_id), source), source
+            if run_id := dataset.run_id or find_dataset_run(store, dataset):
+                source = f"MLflow run {run_id}"
+                return Inventory.from_json(read_inventory(store, run_id), source), source
         except StoreUnavailable as error:
             if config.tracking.on_outage == "fail":
                 raise

@@ -12,10 +12,10 @@ from lanline.files import sha256_file
 
 @dataclass(frozen=True)
 class TracedFile:
-    """A file of the tree: where it lies, and the hash that it had when it was recorded."""
+    """A file of the tree: where it lies, and the hash that it had when it was recorded, if that is known."""
 
     path: Path
-    sha256: str
+    sha256: str | None
     shown: str
 
 
@@ -67,10 +67,14 @@ class Lineage:
         """Hash every file anew. Gives what no longer matches, one line each; empty if all is as recorded."""
         return [*self.contradictions, *(problem for node in self.tree.walk() for problem in _changed(node))]
 
+    def without_hash(self) -> list[str]:
+        """Files that cannot be verified, because their hash was not recorded."""
+        return [file.shown for node in self.tree.walk() for file in node.files if file.sha256 is None]
+
 
 def _changed(node: Node) -> Iterator[str]:
     for file in node.files:
         if not file.path.exists():
             yield f"{file.shown} ({node.kind}): is gone"
-        elif (found := sha256_file(file.path)) != file.sha256:
+        elif file.sha256 and (found := sha256_file(file.path)) != file.sha256:
             yield f"{file.shown} ({node.kind}): changed: sha256 is {found[:12]}…, recorded was {file.sha256[:12]}…"

@@ -11,6 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from lanline.commands.lineage import print_lineage
+from lanline.config import parse_config
+from lanline.data_stages import open_experiments as open_experiments_of
+from lanline.data_stages import tracked_inventory
+from lanline.dataset.inventory import INVENTORY_VERSION
 from lanline.errors import UserError
 from lanline.experiment import BaseExperiment
 from lanline.sidecars import Dataset
@@ -98,6 +103,39 @@ def test_a_mirror_may_be_cut_off_anywhere_and_repeated(tmp_path, store):
     assert only.info.status == "FINISHED"
     assert [point[:2] for point in history(store, position.run_id, "loss")] == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
     assert len(connect(store).get_run(position.run_id).inputs.dataset_inputs) == 1
+
+
+def test_a_changed_artifact_of_the_store_is_found(tmp_path, store, monkeypatch, capsys):
+    """With MLflow alone: no journal to ask, so MLflow has the hashes too."""
+    tags = {"stage": "training", "dataset_id": "d1"}
+    with open_run(tmp_path / "made", "n", "e", store=store, params={}, tags=tags) as run:
+        for name in ("model.onnx", "weights.safetensors"):
+            (tmp_path / name).write_text(name)
+            run.log_artifact(tmp_path / name, "network")
+    with amend_run(tmp_path / "made", store) as amended:
+        (tmp_path / "errors.png").write_text("picture")
+        amended.log_artifact(tmp_path / "errors.png", "evaluation")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    run_id = run.run_id
+    shutil.rmtree(tmp_path / "made")
+    assert print_lineage(run_id, verify=True, uri=store.uri) == []
+    assert "all 3 files are as they were recorded" in capsys.readouterr().out
+
+    client = connect(store)
+    artifacts = Path(client.get_run(run_id).info.artifact_uri)
+    (artifacts / "network/model.onnx").write_text("another")
+    (artifacts / "evaluation/errors.png").unlink()
+    changed, gone = sorted(print_lineage(run_id, verify=True, uri=store.uri), reverse=True)
+    assert "network/model.onnx (network): changed" in changed
+    assert "evaluation/errors.png (evaluation): is gone" in gone
+
+    client.delete_tag(run_id, "lanline.sha256")  # as in runs of before
+    capsys.readouterr()
+    assert print_lineage(run_id, verify=True, uri=store.uri) == []
+    printed = capsys.readouterr().out
+    assert "2 file(s) have no recorded hash" in printed
+    assert "the other 0 files are as they were recorded" in printed
 
 
 def test_a_forced_run_replaces_the_one_before(tmp_path, store):
@@ -305,7 +343,9 @@ def wait_until(condition, seconds: float = 60) -> None:
 # --- lineage ---------------------------------------------------------------------------------------------------
 def record_data(folder: Path, store: Store | None, dataset_id: str = "d" * 16) -> object:
     folder.mkdir(exist_ok=True)
-    (folder / INVENTORY).write_text(json.dumps({"files": [{"file": "shard-0", "sha256": dataset_id}]}))
+    files = [{"file": "shard-0", "bytes": 1, "rows": 100, "sha256": dataset_id, "seed": 42}]
+    ids = {"model": "ddm", "dataset_id": dataset_id, "lineage_id": "l" * 16}
+    (folder / INVENTORY).write_text(json.dumps({"inventory_version": INVENTORY_VERSION, **ids, "files": files}))
     (folder / "config.yaml").write_text("name: x")
     return record_dataset(
         folder,
@@ -372,6 +412,29 @@ def test_lineage_is_complete_after_an_outage(tmp_path, store):
     data = record_data(tmp_path / "data", None)
     links = lineage_links(dataset_sidecar(data, store))
     assert links["data_generation_run_id"] == f"run:{data.key}"
+
+
+def test_data_recorded_during_an_outage_are_compared_with_mlflow_once_it_has_them(tmp_path, store):
+    data = record_data(tmp_path / "data", None)
+    dataset, local = dataset_sidecar(data, store), tmp_path / "data" / INVENTORY
+    assert dataset.run_id is None
+    config = parse_config({"name": "x", "models": ["ddm"], "mlflow_tracking": True, "tracking": {"uri": store.uri}})
+    assert tracked_inventory(config, dataset, local)[1] == str(local)
+    run_id = mirror(data.journal, store).run_id
+    local.write_text("{}")
+    inventory, source = tracked_inventory(config, dataset, local)
+    assert source == f"MLflow run {run_id}"
+    assert inventory.dataset_id == dataset.dataset_id
+
+
+def test_the_environment_names_the_experiment_where_the_configuration_does_not(monkeypatch):
+    def name(**settings):
+        return open_experiments_of(parse_config({"name": "x", "models": ["ddm"], **settings}), "ddm").training.name
+
+    assert name() == "ddm-training"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "from-environment")
+    assert name() == "from-environment"
+    assert name(mlflow_experiment_name="from-file") == "from-file"
 
 
 @pytest.mark.parametrize("scheme", ["http", "postgresql"])

@@ -202,7 +202,7 @@ def test_only_trainings_on_a_gpu_ask_for_one(workspace):
 def test_the_html_report_holds_figures_with_captions(quick_run):
     quick_run.quick("--report", "report.html")
     html = (quick_run / "report.html").read_text()
-    for figure in ("densities", "errors", "training-ddm-lan"):
+    for figure in ("agreement.png", "errors.png", "training-ddm-lan.png"):
         assert figure in html
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lanline.commands.foreign_config import SsmsFile, check, is_foreign
-from lanline.commands.options import experiment_name, note_unused_tracking_options
+from lanline.commands.options import note_unused_tracking_options
 from lanline.config import Config, parse_config
 from lanline.data_stages import opened, record_lineage
 from lanline.dataset.generate import generate_shards, is_whole
@@ -19,7 +19,7 @@ from lanline.files import read_yaml
 from lanline.logs import say
 from lanline.paths import record_file
 from lanline.sidecars import Experiments, ShardRecord
-from lanline.tracking.store import store_of
+from lanline.tracking.store import experiment_name, store_of
 
 INVENTORY, DATASET, REPORT = "generated_files_inventory.json", "dataset.json", "report"
 

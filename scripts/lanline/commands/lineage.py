@@ -49,7 +49,7 @@ def print_lineage(target: str, as_json: bool = False, verify: bool = False, uri:
 
 
 def _as_json(lineage: Lineage, problems: list[str] | None) -> dict[str, Any]:
-    verified = {} if problems is None else {"problems": problems}
+    verified = {} if problems is None else {"problems": problems, "without_hash": lineage.without_hash()}
     return {"notes": lineage.notes, **verified, "tree": lineage.tree.to_json()}
 
 
@@ -63,12 +63,16 @@ def _print(lineage: Lineage, problems: list[str] | None) -> None:
         console.print(Text(f"note: {note}", "yellow"), soft_wrap=True)
     if problems is None:
         return
+    if unknown := lineage.without_hash():
+        console.print(Text(f"{len(unknown)} file(s) have no recorded hash to compare with:", "yellow"))
+        console.print("\n".join(f"  {file}" for file in unknown), soft_wrap=True, markup=False)
     if problems:
         console.print(Text(f"{len(problems)} thing(s) no longer match:", "bold red"))
         console.print("\n".join(f"  {problem}" for problem in problems), soft_wrap=True, markup=False)
     else:
-        files = sum(len(node.files) for node in lineage.tree.walk())
-        console.print(Text(f"all {files} files are as they were recorded", "green"))
+        files = sum(len(node.files) for node in lineage.tree.walk()) - len(unknown)
+        which = "the other" if unknown else "all"
+        console.print(Text(f"{which} {files} files are as they were recorded", "green"))
 
 
 def _rich(node: Node) -> Tree:
@@ -141,7 +145,7 @@ def _shard(node: Node) -> str:
 
 
 def _file(file: TracedFile) -> str:
-    return f"{file.shown}  sha256 {file.sha256[:HASH_DIGITS]}"
+    return f"{file.shown}  sha256 {file.sha256[:HASH_DIGITS] if file.sha256 else 'not recorded'}"
 
 
 def _value(value: Any) -> str:

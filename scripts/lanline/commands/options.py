@@ -76,11 +76,6 @@ def command(log_level: str = "WARNING") -> Iterator[None]:
         raise SystemExit(1) from None
 
 
-def experiment_name(option: str | None, configured: str | None, default: str) -> str:
-    """Name of the MLflow experiment: option, configuration, environment, default."""
-    return option or configured or os.environ.get("MLFLOW_EXPERIMENT_NAME") or default
-
-
 def note_unused_tracking_options(tracking: bool, uri: str | None, artifact_location: str | None) -> None:
     """Say so when a store is named but nothing goes there."""
     from lanline.logs import say

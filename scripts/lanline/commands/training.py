@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lanline.commands.data_source import Source, find_data
-from lanline.commands.options import experiment_name, note_unused_tracking_options
+from lanline.commands.options import note_unused_tracking_options
 from lanline.commands.training_plan import Plan, read_plan
 from lanline.config import Config, Framework
 from lanline.dataset.foreign import SUFFIXES, as_shard, model_of
@@ -21,7 +21,7 @@ from lanline.networks.specification import make_spec
 from lanline.paths import NetworkBase, run_name
 from lanline.sidecars import Dataset, Experiment, Experiments
 from lanline.tracking.records import unfinished_run
-from lanline.tracking.store import Store, connect, resolve_store
+from lanline.tracking.store import Store, connect, experiment_name, resolve_store
 from lanline.training.reader import pieces_of
 from lanline.training_stage import TrainingTask, train_network
 

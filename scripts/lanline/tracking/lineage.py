@@ -13,7 +13,7 @@ from typing import Any
 from lanline.errors import UserError
 from lanline.files import redact
 from lanline.sidecars import Dataset
-from lanline.tracking.mirror import KEY_TAG
+from lanline.tracking.mirror import KEY_TAG, find_run
 from lanline.tracking.run import Run, open_run
 from lanline.tracking.store import Store, ask, connect
 
@@ -135,6 +135,19 @@ def log_training_data(run: Run, dataset: Dataset, context: str = "training") -> 
     tags = {"dataset_id": dataset.dataset_id, "lineage_id": dataset.lineage_id}
     profile = {"rows": dataset.rows, "files": dataset.files}
     run.log_dataset(f"{dataset.model}-data", dataset.dataset_id, source, context, tags=tags, profile=profile)
+
+
+def find_dataset_run(store: Store, dataset: Dataset) -> str | None:
+    """MLflow's id of the run of a data set that was recorded while MLflow was away, once all of it was brought over.
+
+    Raises:
+        StoreUnavailable: the store cannot be reached.
+    """
+    if dataset.tracking_key is None:
+        return None
+    client = connect(store)
+    run_id = find_run(client, store, dataset.tracking_key)
+    return run_id if run_id and ask(store, client.get_run, run_id).info.status == "FINISHED" else None
 
 
 def read_inventory(store: Store, run_id: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ params, tags and inputs that it has.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 KEY_TAG = "lanline.key"
+HASHES_TAG = "lanline.sha256"  # of artifacts as the journal has them: JSON, by their path in the run
 BACK = "<"  # a link of this kind is a tag on the other run, with the id of this one
 # Limits of MLflow: longer values would be cut silently, larger batches refused.
 MAX_METRICS, MAX_PARAMS_AND_TAGS = 900, 90
@@ -96,6 +98,7 @@ class _Mirror:
         self.journal, self.client, self.store = journal, client, store
         self.position = read_position(journal)
         self.batch = _Batch()
+        self.hashes: dict[str, str] = {}  # of artifacts brought over since the last `_save`
         self.created = False  # by this very call: nothing can be in the run that we do not know
 
     def catch_up(self) -> Position:
@@ -175,6 +178,7 @@ class _Mirror:
         path = self.journal.parent / event["path"]
         if path.is_file() and sha256_file(path) == event["sha256"]:
             self._write(self.client.log_artifact, self.position.run_id, str(path), event["folder"] or None)
+            self.hashes["/".join(filter(None, (event["folder"], path.name)))] = event["sha256"]
         else:  # overwritten or removed before MLflow could be reached: never attach another file's content
             self._tag(f"artifact_not_kept.{event['path'].rsplit('/', 1)[-1]}", f"sha256 {event['sha256']}")
 
@@ -220,6 +224,10 @@ class _Mirror:
             self._write(self.client.log_batch, self.position.run_id, batch.metrics, params, tags)
 
     def _save(self, offset: int) -> None:
+        if self.hashes:
+            tags = ask(self.store, self.client.get_run, self.position.run_id).data.tags
+            self._tag(HASHES_TAG, json.dumps(_fitting({**artifact_hashes(tags), **self.hashes})))
+            self.hashes = {}
         self._flush()
         self.position = self.position.model_copy(update={"offset": offset})
         self.position.write(position_file(self.journal))
@@ -301,6 +309,18 @@ def find_run(client: MlflowClient, store: Store, key: str, experiment_ids: list[
     for double in found[1:]:
         write(store, client.delete_run, double.info.run_id)
     return found[0].info.run_id if found else None
+
+
+def artifact_hashes(tags: Mapping[str, str]) -> dict[str, str]:
+    """The sha256 of a run's artifacts when they were recorded, as far as MLflow has them."""
+    return json.loads(tags.get(HASHES_TAG, "{}"))
+
+
+def _fitting(hashes: dict[str, str]) -> dict[str, str]:
+    """As many of them as one tag holds (some 70): the others cannot be verified from MLflow alone."""
+    while len(json.dumps(hashes)) > MAX_TAG:
+        hashes.popitem()
+    return hashes
 
 
 def _cut(value: str, limit: int) -> str:

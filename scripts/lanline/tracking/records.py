@@ -10,9 +10,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from lanline.errors import UserError
-from lanline.files import redact, sha256_file
+from lanline.files import redact
 from lanline.tracking.journal import FOLDER, Event, journals, read_events, summary
-from lanline.tracking.mirror import KEY_TAG, read_position
+from lanline.tracking.mirror import KEY_TAG, artifact_hashes, read_position
 from lanline.tracking.store import Store, StoreUnavailable, ask, connect
 
 if TYPE_CHECKING:
@@ -27,13 +27,13 @@ class RecordedFile:
     Attributes:
         artifact: its path among the run's artifacts.
         path: where it lies, or a copy of what MLflow holds.
-        sha256: its hash when it was recorded.
+        sha256: its hash when it was recorded; None if only MLflow has the file, and no hash of it.
         shown: the path to tell people.
     """
 
     artifact: str
     path: Path
-    sha256: str
+    sha256: str | None
     shown: str
 
 
@@ -205,9 +205,11 @@ def read_mlflow(client: MlflowClient, store: Store, run: Any, copies: Path) -> R
     files: dict[str, RecordedFile] = {}
     for item in ask(store, client.list_artifacts, run_id):
         ask(store, client.download_artifacts, run_id, item.path, str(folder))
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        artifact = path.relative_to(folder).as_posix()
-        files[artifact] = RecordedFile(artifact, path, sha256_file(path), f"runs:/{run_id}/{artifact}")
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    hashes = artifact_hashes(tags)  # not of the copies: the store's files may have been changed
+    for artifact in sorted(there | hashes.keys()):
+        shown = f"runs:/{run_id}/{artifact}"
+        files[artifact] = RecordedFile(artifact, folder / artifact, hashes.get(artifact), shown)
     inputs = run.inputs.dataset_inputs if run.inputs else []
     return RunRecord(
         key=tags.get(KEY_TAG),

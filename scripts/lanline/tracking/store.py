@@ -152,6 +152,11 @@ def _check_address(source: str, uri: str) -> None:
         ) from None
 
 
+def experiment_name(option: str | None, configured: str | None, default: str) -> str:
+    """Name of an MLflow experiment: option, configuration, environment, default."""
+    return option or configured or os.environ.get("MLFLOW_EXPERIMENT_NAME") or default
+
+
 def mlflow_installed() -> bool:
     return find_spec("mlflow") is not None
 
