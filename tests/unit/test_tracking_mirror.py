@@ -13,18 +13,8 @@ import pytest
 
 from lanline.errors import UserError
 from lanline.experiment import BaseExperiment
-from lanline.sidecars import Dataset
 from lanline.tracking.amend import amend_run
 from lanline.tracking.journal import journals, summary
-from lanline.tracking.lineage import (
-    INVENTORY,
-    find_dataset_runs,
-    lineage_links,
-    lineage_tags,
-    log_training_data,
-    read_inventory,
-    record_dataset,
-)
 from lanline.tracking.mirror import Position, is_complete, mirror, position_file, read_position
 from lanline.tracking.run import open_run
 from lanline.tracking.spool import sync
@@ -302,78 +292,7 @@ def wait_until(condition, seconds: float = 60) -> None:
         time.sleep(0.2)
 
 
-# --- lineage ---------------------------------------------------------------------------------------------------
-def record_data(folder: Path, store: Store | None, dataset_id: str = "d" * 16) -> object:
-    folder.mkdir(exist_ok=True)
-    (folder / INVENTORY).write_text(json.dumps({"files": [{"file": "shard-0", "sha256": dataset_id}]}))
-    (folder / "config.yaml").write_text("name: x")
-    return record_dataset(
-        folder,
-        folder / INVENTORY,
-        experiment="ddm-data-generation",
-        model="ddm",
-        dataset_id=dataset_id,
-        lineage_id="l" * 16,
-        data_folder=folder / "data",
-        files=1,
-        rows=100,
-        params={"seed": 42},
-        config=folder / "config.yaml",
-        store=store,
-    )
-
-
-def dataset_sidecar(run, store: Store) -> Dataset:
-    return Dataset(
-        model="ddm",
-        dataset_id="d" * 16,
-        lineage_id="l" * 16,
-        folder="data",
-        files=1,
-        rows=100,
-        tracking_uri=store.shown,
-        experiment_id=run.experiment_id,
-        experiment_name="ddm-data-generation",
-        run_id=run.run_id,
-        tracking_key=run.key,
-    )
-
-
-def test_lineage_from_a_training_to_its_data(tmp_path, store):
-    data = record_data(tmp_path / "data", store)
-    dataset = dataset_sidecar(data, store)
-    with open_run(tmp_path / "t", "t", "ddm-training", store=store, tags=lineage_tags(dataset)) as training:
-        log_training_data(training, dataset)
-    assert lineage_links(dataset) == {}
-    tracked = connect(store).get_run(training.run_id)
-    assert tracked.data.tags["data_generation_run_id"] == tracked.data.tags["mlflow.parentRunId"] == data.run_id
-    assert tracked.data.tags["data_generation_experiment_id"] == data.experiment_id
-    assert tracked.inputs.dataset_inputs[0].dataset.digest == "d" * 16
-    # What MLflow holds counts, not the local copy.
-    (tmp_path / "data" / INVENTORY).write_text("{}")
-    inventory = read_inventory(store, tracked.data.tags["data_generation_run_id"])
-    assert inventory["files"][0]["file"] == "shard-0"
-    with pytest.raises(UserError, match=INVENTORY):
-        read_inventory(store, training.run_id)
-
-
-def test_the_live_data_set_of_an_experiment(tmp_path, store):
-    record_data(tmp_path / "a", store)
-    newer = record_data(tmp_path / "a", store)
-    other = record_data(tmp_path / "b", store, "e" * 16)
-    found = find_dataset_runs(store, newer.experiment_id)
-    assert [run.run_id for run in found] == [other.run_id, newer.run_id]
-    assert found[0].folder == str(tmp_path / "b" / "data")
-    with pytest.raises(UserError, match="no experiment with id 99"):
-        find_dataset_runs(store, "99")
-
-
-def test_lineage_is_complete_after_an_outage(tmp_path, store):
-    data = record_data(tmp_path / "data", None)
-    links = lineage_links(dataset_sidecar(data, store))
-    assert links["data_generation_run_id"] == f"run:{data.key}"
-
-
+# --- what cannot be used ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize("scheme", ["http", "postgresql"])
 def test_a_dead_server_is_known_quickly(tmp_path, scheme):
     store = resolve_store(f"{scheme}://ann:s3cret@127.0.0.1:9/x")
