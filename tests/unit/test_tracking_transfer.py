@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import zipfile
@@ -15,6 +16,7 @@ from lanline.commands.main import main
 from lanline.errors import UserError
 from lanline.tracking.amend import amend_run
 from lanline.tracking.lineage import INVENTORY, read_inventory, record_dataset
+from lanline.tracking.migrate import migrate
 from lanline.tracking.prune import parse_age, prune, select
 from lanline.tracking.run import open_run
 from lanline.tracking.store import Store, connect, resolve_store
@@ -243,6 +245,36 @@ def test_a_file_store_is_brought_into_sqlite(tmp_path, monkeypatch, capsys):
     assert len(client.get_metric_history(runs["a"].info.run_id, "loss")) == 5
     path = client.download_artifacts(runs["a"].info.run_id, "network/net.txt", str(tmp_path))
     assert Path(path).read_text() == "weights of a"
+
+
+@pytest.mark.parametrize("busy", [True, False], ids=["a run begins", "the store is only open"])
+def test_a_migration_takes_nothing_from_those_who_use_the_store(tmp_path, new_store, monkeypatch, busy):
+    arrived, store = new_store("arrived"), new_store("here")
+    old = connect(arrived).create_run("0").info.run_id
+    client = connect(store)
+    assert list(client.search_runs(["0"])) == []  # its connection stays open
+    (tmp_path / "mlruns/0").mkdir(parents=True)
+    (tmp_path / "mlruns/0/meta.yaml").write_text("name: Default")
+
+    def migrate_filestore(command: list[str], **_) -> subprocess.CompletedProcess:
+        shutil.copy(arrived.database, command[command.index("--target") + 1].removeprefix("sqlite:///"))
+        if busy:
+            client.create_run("0", run_name="meanwhile")
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr("lanline.tracking.migrate.subprocess.run", migrate_filestore)
+    monkeypatch.setattr("lanline.tracking.migrate._counts_of_source", lambda _: {"runs": 1, "params": 0, "metrics": 0})
+    if busy:
+        with pytest.raises(UserError, match="has runs already"):
+            migrate(tmp_path / "mlruns", store)
+        assert [run.info.run_name for run in client.search_runs(["0"])] == ["meanwhile"]
+    else:
+        migrate(tmp_path / "mlruns", store)
+        assert [run.info.run_id for run in client.search_runs(["0"])] == [old]
+        later = client.create_run("0").info.run_id
+        assert connect(resolve_store(store.uri)).get_run(later)
+        with sqlite3.connect(store.database) as database:
+            assert database.execute("SELECT COUNT(*) FROM runs").fetchone() == (2,)
 
 
 def test_what_is_no_file_store(tmp_path, capsys):

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 import yaml
 
 from lanline.errors import UserError
-from lanline.tracking.store import Store
+from lanline.tracking.store import Store, write_lock
 
 # Columns that hold places of artifacts.
 _PLACES = (
@@ -46,11 +46,7 @@ def migrate(source: Path, store: Store) -> dict[str, int]:
         raise UserError(f"{source} is not a file store of MLflow: no folder in it has a meta.yaml")
     if store.database is None:
         raise UserError(f"{store.shown}: a file store is brought into a SQLite store, e.g. sqlite:///mlflow.db")
-    if store.database.exists() and _counts(store.database)["runs"]:
-        raise UserError(
-            f"{store.shown} has runs already, and MLflow migrates into an empty store only: "
-            "set MLFLOW_TRACKING_URI to another file, e.g. sqlite:///mlflow-old.db"
-        )
+    _refuse_if_it_has_runs(store)
     store.database.parent.mkdir(parents=True, exist_ok=True)
     fresh = store.database.with_name(store.database.name + ".migrating")
     fresh.unlink(missing_ok=True)
@@ -67,11 +63,31 @@ def migrate(source: Path, store: Store) -> dict[str, int]:
             database.execute("PRAGMA journal_mode=DELETE")  # the migration's WAL mode is no good on shared disks
             _move_artifacts(database, source, Path(store.artifact_location))
             database.commit()
-        fresh.replace(store.database)
+        _put_in_place(fresh, store)
     finally:
         for leftover in (fresh, Path(f"{fresh}-wal"), Path(f"{fresh}-shm")):
             leftover.unlink(missing_ok=True)
     return found
+
+
+def _refuse_if_it_has_runs(store: Store) -> None:
+    if store.database.exists() and _counts(store.database)["runs"]:
+        raise UserError(
+            f"{store.shown} has runs already, and MLflow migrates into an empty store only: "
+            "set MLFLOW_TRACKING_URI to another file, e.g. sqlite:///mlflow-old.db"
+        )
+
+
+def _put_in_place(fresh: Path, store: Store) -> None:
+    """Make the new database the store's, unless a run began while it was made."""
+    with write_lock(store):
+        _refuse_if_it_has_runs(store)
+        if not store.database.exists():
+            fresh.replace(store.database)
+            return
+        # Into the file that is there: who has it open would go on writing to one that was replaced.
+        with closing(sqlite3.connect(fresh)) as source, closing(sqlite3.connect(store.database)) as target:
+            source.backup(target)
 
 
 def _counts(database: Path) -> dict[str, int]:

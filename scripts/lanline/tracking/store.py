@@ -18,7 +18,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -235,8 +235,13 @@ def write(store: Store, call: Callable[..., Any], *args: Any, **kwargs: Any) -> 
     """Run one writing call of a client, as `ask` does, and on SQLite in turn with lanline's other writers."""
     if store.database is None:
         return ask(store, call, *args, **kwargs)
-    with locked(store.database.with_name(store.database.name + ".lock")):
+    with write_lock(store):
         return ask(store, call, *args, **kwargs)
+
+
+def write_lock(store: Store) -> AbstractContextManager[None]:
+    """Holds a SQLite store against lanline's other writers."""
+    return locked(store.database.with_name(store.database.name + ".lock"))
 
 
 def _is_outage(error: Exception, code: str | None) -> bool:
