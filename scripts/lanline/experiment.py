@@ -30,7 +30,7 @@ import numpy as np
 from lanline.errors import UserError
 from lanline.files import atomic_path, read_yaml, write_config, write_json
 from lanline.tracking.run import Run, open_run
-from lanline.tracking.store import Store, resolve_store
+from lanline.tracking.store import Store, experiment_name, resolve_store
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -93,7 +93,7 @@ class BaseExperiment(ABC):
 
     @property
     def experiment_name(self) -> str:
-        return self.config.mlflow_experiment_name or self.name
+        return experiment_name(None, self.config.mlflow_experiment_name, self.name)
 
     def store(self) -> Store | None:
         """The MLflow store, or None to leave MLflow out."""

@@ -112,6 +112,13 @@ def test_a_config_may_be_a_file_a_dict_or_an_object(tmp_path):
         assert experiment.config_values()["epochs"] == 2
 
 
+def test_the_environment_names_the_experiment_where_the_config_does_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "from-environment")
+    assert LineFit(Settings("line"), module_dir=tmp_path).experiment_name == "from-environment"
+    named = Settings("line", mlflow_experiment_name="from-config")
+    assert LineFit(named, module_dir=tmp_path).experiment_name == "from-config"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [("seed: 1", "name missing"), ("- a", "expected keys"), ("a: [", "not valid YAML")],

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from lanline.config import Count, NetworkType, Positive, Section
 from lanline.errors import UserError, did_you_mean
+from lanline.files import redact
 from lanline.models import get_model
 from lanline.networks.specification import n_outputs
 
@@ -204,4 +205,4 @@ def _explain(mistake: dict[str, Any], file: type[Section]) -> str:
     if mistake["type"] == "missing":
         return f"{key}: required, but missing"
     message = mistake["msg"].removeprefix("Value error, ")
-    return f"{key}: {message}, found {mistake['input']!r}" if "found" not in message else f"{key}: {message}"
+    return redact(f"{key}: {message}, found {mistake['input']!r}" if "found" not in message else f"{key}: {message}")
