@@ -2,10 +2,10 @@
 
     python benchmarks/quality.py [--models ddm angle] [--frameworks torch jax] [--cores 2]
 
-Runs the workflow in this folder (results/production/) for what is not there yet, as many trainings side by side as there
-are cores, each on one of them: no training waits for another's threads. Prints for each network the mean absolute error in
-log-likelihood over simulated trials, the minutes that its labels and its training took, and the error of the network of
-that model that HSSM ships; and the minutes of all together.
+Runs the workflow in this folder (results/production/) for what is not there yet, as many trainings side by side as
+there are cores, each on one of them: so none waits for threads. Prints for each network the mean absolute error in
+log-likelihood over simulated trials, the minutes that its labels and its training took, and the error of the network
+of that model that HSSM ships; and the minutes of all together.
 """
 
 from __future__ import annotations
