@@ -1,6 +1,5 @@
 """What goes wrong on clusters, done to a real one: nothing is lost, nothing is made twice, no run is left RUNNING."""
 
-import os
 import signal
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ from lanline.dataset.generate import generate_shard
 from lanline.files import read_yaml, sha256_file
 from lanline.networks.artifacts import read_history
 from lanline.sidecars import Run, ShardRecord
-from slurm_cluster import ClusterWorkspace, Head, job, processes_of, wait_until
+from slurm_cluster import ClusterWorkspace, Head, freeze_training, job, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("cluster")]
 EPOCHS = 150
@@ -34,9 +33,7 @@ def trainings(cluster, validated, tmp_path_factory):
     for head in heads.values():
         wait_for_checkpoint(head)
     heads["gpu"] = train(on_gpu, ("--set-resources", "train_torch:slurm_partition=gpu"))
-    for pid in processes_of(heads["slow"].running("train_torch")):  # the node does not get on
-        if b"train_torch.py" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            os.kill(pid, signal.SIGSTOP)
+    freeze_training(heads["slow"].running("train_torch"))
     ask("scancel", heads["cancelled"].running("train_torch"))
     return heads
 

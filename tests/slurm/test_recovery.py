@@ -1,5 +1,6 @@
 """A head that died, folders side by side, and nodes without a route to the tracking server."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +11,14 @@ from conftest import ROOT, clean_environment
 from lanline.cluster.slurm import ask
 from lanline.sidecars import Run
 from mlflow_server import MlflowServer
-from slurm_cluster import SOON, ClusterWorkspace, Head, job, wait_until
+from slurm_cluster import SOON, ClusterWorkspace, Head, freeze_training, job, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("cluster")]
 TWO = """
 networks:
   - {name: lan, hidden_layers: [8], activations: [tanh]}
   - {name: slow, hidden_layers: [200, 200, 200], activations: [tanh, tanh, tanh]}
-training: {frameworks: [torch], epochs: 800}  # long enough to outlive what the test does meanwhile
+training: {frameworks: [torch], epochs: 100}
 """
 CHECKPOINT = "results/quick/checkpoints/ddm-slow-torch-s1.safetensors"
 
@@ -29,6 +30,11 @@ def onnx(network: str) -> str:
 def start(workspace: ClusterWorkspace, *targets: str) -> Head:
     workspace.overlay("two.yaml", TWO)
     return workspace.head(*(targets or ("train_torch",)), overlays=("tracked.yaml", "two.yaml"))
+
+
+def job_of(head: Head, wildcards: str) -> str:
+    """The id of a training's job."""
+    return re.findall(rf"submitted with SLURM jobid (\d+) \(log: \S*/rule_train_torch/{wildcards}/", head.output)[-1]
 
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -50,6 +56,7 @@ def test_a_head_is_killed_and_recovered_beside_another_folder(cluster, validated
         (killed / name).write_text((ROOT / name).read_text())
     head = start(killed)
     wait_until((killed / CHECKPOINT).exists, "a checkpoint")
+    freeze_training(job_of(head, "ddm_slow_1"))  # it is to outlive all that follows
     head.process.kill()
     head.process.wait()
     beside = start(other, onnx("slow"))
