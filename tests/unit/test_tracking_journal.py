@@ -141,7 +141,7 @@ def test_other_settings_or_a_finished_run_make_a_new_run(tmp_path):
 
 @pytest.mark.parametrize("rate", [0.1, 0.2], ids=["same settings", "other settings"])
 def test_two_writers_in_one_folder_are_refused(tmp_path, monkeypatch, rate):
-    monkeypatch.setattr("lanline.tracking.run.PATIENCE", 0.1)
+    monkeypatch.setattr("lanline.tracking.journal.PATIENCE", 0.1)
     child = start_child(tmp_path)
     try:
         with pytest.raises(UserError, match="is being written by another process"):

@@ -24,6 +24,7 @@ from lanline.files import redact_values
 
 FORMAT_VERSION = 1
 FOLDER = "journal"
+PATIENCE = 10.0  # the workers of a killed training outlive it for a moment, and hold its journal
 DIED = "died without an end (kill -9, out of memory, or lost power)"
 
 Event = dict[str, Any]
@@ -90,6 +91,23 @@ def is_alive(path: Path) -> bool:
         except BlockingIOError:
             return True
     return False
+
+
+def wait_until_free(folder: Path) -> None:
+    """Let no two runs write their results to one folder.
+
+    Raises:
+        UserError: a run goes on there.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while alive := [journal for journal in journals(folder) if is_alive(journal)]:
+        if time.monotonic() > deadline:
+            raise taken(alive[-1])
+        time.sleep(0.1)
+
+
+def taken(journal: Path) -> UserError:
+    return UserError(f"{journal} is being written by another process: wait for it, or end it")
 
 
 def end_if_dead(path: Path) -> bool:

@@ -15,7 +15,7 @@ from lanline.files import redact
 from lanline.sidecars import Dataset
 from lanline.tracking.mirror import KEY_TAG, find_run
 from lanline.tracking.run import Run, open_run
-from lanline.tracking.store import Store, ask, connect
+from lanline.tracking.store import Store, ask, ask_all, connect
 
 INVENTORY = "generated_files_inventory.json"  # the field's name: ssm-simulators and LANfactory use it too
 SHARD_RECORDS = "shard_records.json"  # engine, machine, job and libraries of each shard
@@ -185,13 +185,7 @@ def find_dataset_runs(store: Store, experiment_id: str) -> list[DatasetRun]:
         raise UserError(f"{store.shown} has no experiment with id {experiment_id}: {error.message}") from None
     if experiment.lifecycle_stage == "deleted":
         raise UserError(f"experiment {experiment_id} ({experiment.name}) was deleted in {store.shown}")
-    found, token = [], None
-    while True:
-        page = ask(store, client.search_runs, [experiment_id], "attributes.status = 'FINISHED'", page_token=token)
-        found += page
-        token = page.token
-        if not token:
-            break
+    found = ask_all(store, client.search_runs, [experiment_id], "attributes.status = 'FINISHED'")
     return [_dataset_run(run) for run in found if "superseded_by" not in run.data.tags and _has_data(run)]
 
 

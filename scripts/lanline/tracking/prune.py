@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from lanline.errors import UserError
 from lanline.files import redact
 from lanline.tracking.registry import runs_in_use
-from lanline.tracking.store import Store, ask, connect, write
+from lanline.tracking.store import Store, ask, ask_all, connect, write
 
 _UNITS = {"h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -72,13 +72,7 @@ def select(store: Store, experiment: str, older_than: int = 0) -> tuple[list[Pru
     before = int((time.time() - older_than) * 1000)
     query = f"attributes.start_time < {before} and attributes.status != 'RUNNING'"
     view = ViewType.ACTIVE_ONLY if only_trashes(store) else ViewType.ALL
-    runs, token = [], None
-    while True:
-        page = ask(store, client.search_runs, [found.experiment_id], query, view, page_token=token)
-        runs += page
-        token = page.token
-        if not token:
-            break
+    runs = ask_all(store, client.search_runs, [found.experiment_id], query, view)
     needed = runs_in_use(client, store)
     chosen = [
         Prunable(info.run_id, info.run_name, info.status, info.start_time, needed.get(info.run_id, ""))

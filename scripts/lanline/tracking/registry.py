@@ -6,16 +6,15 @@ A version is made from a journal's event ``register``, so that it is not lost wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lanline.errors import UserError, did_you_mean
-from lanline.tracking.store import Store, ask, connect, write
+from lanline.tracking.store import Store, ask, ask_all, connect, write
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities.model_registry import RegisteredModel
 
 CANDIDATE, PRODUCTION = "candidate", "production"
 
@@ -78,7 +77,7 @@ def promote(store: Store, name: str, version: int | None = None) -> Promotion:
         UserError: there is no such network or version, or no candidate.
     """
     client = connect(store)
-    names = [model.name for model in _all_models(client, store)]
+    names = [model.name for model in ask_all(store, client.search_registered_models)]
     if name not in names:
         known = ", ".join(sorted(names)) or "none: networks are registered when they pass their evaluation"
         raise UserError(f"{store.shown} has no network {name!r}.{did_you_mean(name, names)} Registered: {known}")
@@ -99,7 +98,7 @@ def runs_in_use(client: MlflowClient, store: Store) -> dict[str, str]:
     from mlflow.exceptions import MlflowException
 
     uses: dict[str, list[str]] = {}
-    for model in _all_models(client, store):
+    for model in ask_all(store, client.search_registered_models):
         for alias, number in model.aliases.items():
             run_id = ask(store, client.get_model_version, model.name, str(number)).run_id
             if not run_id:  # registered by another program
@@ -112,16 +111,6 @@ def runs_in_use(client: MlflowClient, store: Store) -> dict[str, str]:
             if data:
                 uses.setdefault(data, []).append(f"data of models:/{model.name}@{alias}")
     return {run_id: ", ".join(names) for run_id, names in uses.items()}
-
-
-def _all_models(client: MlflowClient, store: Store) -> Iterator[RegisteredModel]:
-    token = None
-    while True:
-        page = ask(store, client.search_registered_models, max_results=1000, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
 
 
 def _make_model(client: MlflowClient, store: Store, name: str) -> None:

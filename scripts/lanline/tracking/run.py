@@ -16,7 +16,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
@@ -36,12 +35,13 @@ from lanline.tracking.journal import (
     Journal,
     encode_number,
     end_if_dead,
-    is_alive,
     journals,
     new_key,
     now,
     read_events,
     summary,
+    taken,
+    wait_until_free,
 )
 from lanline.tracking.mirror import KEY_TAG, Position, mirror, position_file, read_position
 from lanline.tracking.origin import attempts, standard_tags
@@ -58,7 +58,6 @@ from lanline.tracking.store import (
 
 DIGEST_LENGTH = 36  # MLflow's limit
 WAIT_FOR_MIRROR = 60.0
-PATIENCE = 10.0  # the workers of a killed training outlive it for a moment, and hold its journal
 _NAME = re.compile(r"[\w\-. :/]{1,250}")
 
 
@@ -188,7 +187,7 @@ class Run:
     # --- its life -----------------------------------------------------------------------------------------
     def __enter__(self) -> Run:
         with locked(self.journal.parent / ".start.lock"):  # of two that start at once, the second sees the first
-            _wait_until_free(self.journal.parent.parent)
+            wait_until_free(self.journal.parent.parent)
             for earlier in journals(self.journal.parent.parent):
                 if earlier != self.journal:
                     with suppress(UserError):  # a damaged one is named when it is brought over
@@ -224,7 +223,7 @@ class Run:
         try:
             self._writer = Journal(self.journal)
         except BlockingIOError:
-            raise _taken(self.journal) from None
+            raise taken(self.journal) from None
         events = [event for event, _ in read_events(self.journal)]
         for event in events:
             if event["event"] == "params":
@@ -341,23 +340,6 @@ def open_run(
         position.write(position_file(journal))
         start["adopts"] = adopted.info.status
     return Run(journal, store, follow, start, texts)
-
-
-def _wait_until_free(folder: Path) -> None:
-    """Let no two runs write their results to one folder.
-
-    Raises:
-        UserError: a run goes on there.
-    """
-    deadline = time.monotonic() + PATIENCE
-    while alive := [journal for journal in journals(folder) if is_alive(journal)]:
-        if time.monotonic() > deadline:
-            raise _taken(alive[-1])
-        time.sleep(0.1)
-
-
-def _taken(journal: Path) -> UserError:
-    return UserError(f"{journal} is being written by another process: wait for it, or end it")
 
 
 def _checked(name: str) -> str:

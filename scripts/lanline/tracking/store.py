@@ -128,8 +128,8 @@ def resolve_store(uri: str | None = None, artifact_location: str | None = None) 
         artifact_location = artifact_location or str(database.parent / "mlartifacts")
     else:
         _check_address(source, uri)
-    if scheme != "sqlite" and not scheme.startswith("http"):
-        artifact_location = artifact_location or "mlartifacts"
+        if not scheme.startswith("http"):
+            artifact_location = artifact_location or "mlartifacts"
     if artifact_location and "://" not in artifact_location:
         artifact_location = str(Path.cwd() / artifact_location)
     return Store(uri, artifact_location)
@@ -229,6 +229,17 @@ def ask(store: Store, call: Callable[..., Any], *args: Any, **kwargs: Any) -> An
                 raise StoreUnavailable(f"MLflow store {store.shown}: {redact(str(error))}") from None
             else:
                 raise
+
+
+def ask_all(store: Store, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Iterator[Any]:
+    """Everything that a searching call of a client finds, page by page, each asked for as by `ask`."""
+    token = None
+    while True:
+        page = ask(store, call, *args, page_token=token, **kwargs)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def write(store: Store, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -108,7 +108,6 @@ class Progress:
     best_loss: float = math.inf
     waited: int = 0
     seconds: float = 0.0
-    training_seconds: float = 0.0
     validation_seconds: float = 0.0
 
 
@@ -155,7 +154,7 @@ def train(
     backend.restore({**backend.state(), "parameters": flat}, run.progress.step)
     timings = {
         "start_up": start_up,
-        "training": run.progress.training_seconds,
+        "training": sum(metrics["seconds"] for metrics in run.progress.history),
         "validation": run.progress.validation_seconds,
     }
     return Trained(
@@ -205,6 +204,7 @@ class _Run:
         self._schedule = Schedule(job.settings, self._n_steps)
         self._best: np.ndarray | None = None
         self._checkpoint: Path | None = None
+        self._key = ""  # of the training, as its code and libraries were when it started
         self._saved = self._shown = time.perf_counter()
 
     # --- the loop ---
@@ -228,7 +228,6 @@ class _Run:
             progress.step += len(block)
             now = time.perf_counter()
             progress.seconds += now - began
-            progress.training_seconds += now - began
             began = now
             if self._show and now - self._shown > SHOW_SECONDS:
                 self._shown = now
@@ -298,8 +297,8 @@ class _Run:
     # --- checkpoints ---
     def checkpoints_to(self, path: Path) -> None:
         """Write checkpoints to ``path``, and go on from the one that is there if it is of this training."""
-        self._checkpoint = path
-        found = read_checkpoint(path, self._job.key())
+        self._checkpoint, self._key = path, self._job.key()
+        found = read_checkpoint(path, self._key)
         if found is None:
             return
         arrays, saved = found
@@ -318,7 +317,7 @@ class _Run:
             return
         arrays = self._backend.state() | ({} if self._best is None else {"best": self._best})
         progress: dict[str, Any] = {**asdict(self.progress), "schedule": self._schedule.state()}
-        write_checkpoint(self._checkpoint, self._job.key(), arrays, progress)
+        write_checkpoint(self._checkpoint, self._key, arrays, progress)
 
     # --- what the person who waits sees ---
     def _how_far(self, losses: np.ndarray, rates: np.ndarray) -> str:
