@@ -107,15 +107,14 @@ def empty_database(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def cluster():
     """A SLURM cluster that runs as long as a file's tests do: there can be one on a machine, so workers take turns."""
-    from slurm_cluster import Cluster, why_not
+    from slurm_cluster import Cluster, new_folder, stop_left_behind, why_not
 
     if reason := why_not():
         pytest.skip(reason)
-    folder = Path(tempfile.mkdtemp(prefix="lanline-slurm-"))
-    folder.chmod(0o755)
-    cluster = Cluster(folder)
+    cluster = Cluster(new_folder())
     with (Path(tempfile.gettempdir()) / "lanline-slurm.lock").open("w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
+        stop_left_behind()
         try:
             cluster.start()
             yield cluster

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,8 @@ from lanline.cluster.site import write_profile
 from lanline.cluster.slurm import ask, fields
 
 SCRIPTS = ROOT / "tests/slurm"
+SLURM_CONF = Path("/etc/slurm/slurm.conf")  # a link to the running cluster's
+FOLDER_PREFIX = "lanline-slurm-"
 COMMANDS = ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd", "sbatch")
 # On top of the shipped profile: ask after 7 s and not after 20, since these jobs last some seconds only.
 SOON = ("--slurm-init-seconds-before-status-checks", "7")
@@ -39,6 +42,20 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 120.
         assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
         time.sleep(0.1)
     return value
+
+
+def new_folder() -> Path:
+    """A folder for a cluster, which the users of its jobs may read."""
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+    folder.chmod(0o755)
+    return folder
+
+
+def stop_left_behind() -> None:
+    """Stop what a killed run of the tests has left. Only for who holds the lock: no other cluster is in use then."""
+    left = SLURM_CONF.resolve().parent.parent
+    if SLURM_CONF.is_symlink() and left.name.startswith(FOLDER_PREFIX):
+        Cluster(left).stop()
 
 
 class Cluster:

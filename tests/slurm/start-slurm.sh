@@ -10,7 +10,7 @@ HOST=$(hostname -s)
 [ "$(id -u)" = 0 ] || { echo "only root can start the cluster" >&2; exit 1; }
 getent hosts "$HOST" >/dev/null || { echo "the host name '$HOST' does not resolve: add it to /etc/hosts" >&2; exit 1; }
 if [ -e /etc/slurm/slurm.conf ] && [ "$(readlink /etc/slurm/slurm.conf)" != "$LAB/etc/slurm.conf" ]; then
-  echo "/etc/slurm/slurm.conf is of another cluster" >&2
+  echo "/etc/slurm/slurm.conf is of another cluster ($(readlink -f /etc/slurm/slurm.conf)): stop that one first" >&2
   exit 1
 fi
 

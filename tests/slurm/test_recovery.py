@@ -11,7 +11,18 @@ from conftest import ROOT, clean_environment
 from lanline.cluster.slurm import ask
 from lanline.sidecars import Run
 from mlflow_server import MlflowServer
-from slurm_cluster import SOON, ClusterWorkspace, Head, freeze_training, job, wait_until
+from slurm_cluster import (
+    SLURM_CONF,
+    SOON,
+    Cluster,
+    ClusterWorkspace,
+    Head,
+    freeze_training,
+    job,
+    new_folder,
+    stop_left_behind,
+    wait_until,
+)
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("cluster")]
 TWO = """
@@ -137,3 +148,14 @@ def check_that_the_head_brings_it_over(cluster, server: MlflowServer, workspace:
     assert run.data.tags["slurm_job_id"] == head.jobs("train_torch")[0]
     assert len(client.get_metric_history(run.info.run_id, "validation_loss")) >= 2
     assert ask("squeue", "--noheader") == ""
+
+
+def test_a_cluster_that_a_killed_run_of_the_tests_left_is_stopped_first(cluster):
+    stop_left_behind()
+    assert not SLURM_CONF.is_symlink() and not cluster.folder.exists()
+    later = Cluster(new_folder())
+    try:
+        later.start()
+        assert SLURM_CONF.resolve().is_relative_to(later.folder)
+    finally:
+        later.stop()
