@@ -152,7 +152,8 @@ def check_that_the_head_brings_it_over(cluster, server: MlflowServer, workspace:
 
 def test_a_cluster_that_a_killed_run_of_the_tests_left_is_stopped_first(cluster):
     stop_left_behind()
-    assert not SLURM_CONF.is_symlink() and not cluster.folder.exists()
+    assert not SLURM_CONF.is_symlink()
+    assert not cluster.folder.exists()
     later = Cluster(new_folder())
     try:
         later.start()

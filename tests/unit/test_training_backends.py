@@ -39,6 +39,13 @@ def start(framework, settings, activation="tanh", threads=2):
     return start_backend(framework, spec, settings, initial_weights(spec, 1), threads)
 
 
+def take_steps(backend, block, rates):
+    """Losses of one step for each batch of a block (k, b, D + L); its rows do not lie in the order they are taken in."""
+    k, b = block.shape[:2]
+    rows = np.ascontiguousarray(block.reshape(k * b, -1)[::-1])
+    return backend.run_block(rows, np.arange(k * b)[::-1].reshape(k, b).copy(), rates)()
+
+
 def rates(settings):
     return Schedule(settings, 2 * STEPS).rates(0, STEPS)
 
@@ -88,14 +95,14 @@ def losses_of_torch_itself(settings):
 @pytest.mark.parametrize("options", OPTIMIZERS, ids=str)
 def test_steps_are_those_of_torch_autograd_and_torch_optim(framework, options):
     settings = Training(**options, batch_size=200)
-    losses = start(framework, settings).run_block(batches(), rates(settings))
+    losses = take_steps(start(framework, settings), batches(), rates(settings))
     np.testing.assert_allclose(losses, losses_of_torch_itself(settings), rtol=1e-4)
 
 
 @pytest.mark.parametrize("activation", get_args(Activation))
 def test_both_frameworks_make_the_same_steps_with_every_activation(activation):
     settings = Training(batch_size=200)
-    ours = [start(name, settings, activation).run_block(batches(), rates(settings)) for name in FRAMEWORKS]
+    ours = [take_steps(start(name, settings, activation), batches(), rates(settings)) for name in FRAMEWORKS]
     np.testing.assert_allclose(ours[0], ours[1], rtol=1e-4)
 
 
@@ -143,7 +150,7 @@ def test_probability_networks_make_the_steps_of_torch_with_the_cross_entropy(fra
     spec, settings = probability_spec(model), Training(batch_size=200)
     block = probability_batches(spec)
     backend = start_backend(framework, spec, settings, initial_weights(spec, 1), threads=2)
-    losses = backend.run_block(block, rates(settings))
+    losses = take_steps(backend, block, rates(settings))
     np.testing.assert_allclose(losses, cross_entropies_of_torch_itself(spec, settings, block), rtol=1e-4)
     x, y = block[0, :, : len(spec.inputs)], block[0, :, len(spec.inputs) :]
     outputs = backend.predict(x)
@@ -163,7 +170,7 @@ def test_large_logits_have_finite_losses_and_gradients(framework, model):
     outputs = backend.predict(block[0, :, : len(spec.inputs)])
     assert np.abs(outputs).max() > 100
     expected = loss_and_error(spec, settings, outputs, block[0, :, len(spec.inputs) :])[0].mean()
-    losses = backend.run_block(block, np.array([1e-3], np.float32))
+    losses = take_steps(backend, block, np.array([1e-3], np.float32))
     assert losses[0] == pytest.approx(expected, rel=1e-4)
     assert np.isfinite(backend.state()["parameters"]).all()
 
@@ -175,10 +182,19 @@ def test_any_number_of_rows_and_threads(framework, batch_size):
     block = rng.normal(size=(3, batch_size, 7)).astype(np.float32)
     settings = Training(batch_size=batch_size)
     ours = [
-        start(framework, settings, threads=threads).run_block(block, np.full(3, 1e-3, np.float32)) for threads in (1, 3)
+        take_steps(start(framework, settings, threads=threads), block, np.full(3, 1e-3, np.float32))
+        for threads in (1, 3)
     ]
     for other in ours[1:]:
         np.testing.assert_allclose(other, ours[0], rtol=1e-5)
+
+
+def test_no_thread_of_torch_waits_for_one_that_failed():
+    backend = start("torch", Training(batch_size=200), threads=3)
+    index = np.arange(20_000).reshape(100, 200)
+    index[40, -1] = 10**9  # in the last share
+    with pytest.raises(IndexError, match="out of range"):
+        backend.run_block(batches().reshape(20_000, -1), index, np.full(100, 1e-3, np.float32))()
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
@@ -195,10 +211,10 @@ def test_a_restored_state_goes_on_bit_for_bit(framework):
     settings = Training(learning_rate=0.01, batch_size=200)
     block, steps = batches(), rates(settings)
     one, two = start(framework, settings), start(framework, settings)
-    one.run_block(block[:50], steps[:50])
+    take_steps(one, block[:50], steps[:50])
     two.restore(one.state(), 50)
     for backend in (one, two):
-        backend.run_block(block[50:], steps[50:])
+        take_steps(backend, block[50:], steps[50:])
     for name, array in one.state().items():
         np.testing.assert_array_equal(array, two.state()[name])
 
@@ -209,10 +225,10 @@ def test_a_smaller_batch_counts_only_its_own_rows(framework):
     settings = Training(batch_size=200)
     full, small = batches()[:4], batches()[4:5, :33]
     backend = start(framework, settings)
-    backend.run_block(full, np.full(4, 1e-3, np.float32))
-    loss = backend.run_block(small, np.full(1, 1e-3, np.float32))
+    take_steps(backend, full, np.full(4, 1e-3, np.float32))
+    loss = take_steps(backend, small, np.full(1, 1e-3, np.float32))
     fresh = start(framework, settings)
-    fresh.run_block(full, np.full(4, 1e-3, np.float32))
+    take_steps(fresh, full, np.full(4, 1e-3, np.float32))
     error = np.abs(fresh.predict(small[0, :, :-1]) - small[0, :, -1])
     clipped = np.minimum(error, 0.1)
     assert loss[0] == pytest.approx((clipped * (error - clipped / 2)).mean(), rel=1e-5)
@@ -220,7 +236,7 @@ def test_a_smaller_batch_counts_only_its_own_rows(framework):
 
 def torch_parameters(activation):
     backend = start("torch", Training(batch_size=200), activation)
-    backend.run_block(batches()[:10], np.full(10, 1e-3, np.float32))
+    take_steps(backend, batches()[:10], np.full(10, 1e-3, np.float32))
     return backend.state()["parameters"]
 
 

@@ -37,17 +37,22 @@ def reader(files, batch_size=1000, buffer_rows=10**6, seed=1, block_batches=4):
     return Reader(files, SPEC, PLAIN, batch_size, block_batches, buffer_rows, seed)
 
 
+def rows_of(blocks):
+    """The rows of each block, (k, b, D + L)."""
+    return [rows[index] for rows, index in blocks]
+
+
 def labels(blocks):
-    return np.concatenate([block[..., -1].ravel() for block in blocks])
+    return np.concatenate([rows[..., -1].ravel() for rows in rows_of(blocks)])
 
 
 @pytest.mark.parametrize("buffer_rows", [10**6, 2 * PIECE_ROWS])
 @pytest.mark.parametrize("batch_size", [1, 997, 1000, 40_000])
 def test_every_row_once_an_epoch_and_only_the_last_batch_is_smaller(files, buffer_rows, batch_size):
     source = reader(files, batch_size, buffer_rows)
-    blocks = list(source.blocks(0, 0))
+    blocks = rows_of(source.blocks(0, 0))
     assert source.streams == (buffer_rows < source.n_rows)
-    np.testing.assert_array_equal(np.sort(labels(blocks)), np.arange(sum(ROWS_OF_FILES)))
+    np.testing.assert_array_equal(np.sort(labels(source.blocks(0, 0))), np.arange(sum(ROWS_OF_FILES)))
     sizes = [block.shape[1] for block in blocks for _ in range(len(block))]
     assert len(sizes) == source.n_batches
     assert set(sizes[:-1]) <= {batch_size}
@@ -72,6 +77,10 @@ def test_an_epoch_can_go_on_in_the_middle(files, buffer_rows, first_batch):
     np.testing.assert_array_equal(labels(source.blocks(3, first_batch)), whole[first_batch * 1000 :])
 
 
+def test_streamed_windows_have_one_shape_so_that_a_device_compiles_once(files):
+    assert len({rows.shape for rows, _ in reader(files, buffer_rows=2 * PIECE_ROWS).blocks(0, 0)}) == 1
+
+
 def test_streamed_rows_are_mixed_over_the_files(tmp_path):
     """A window holds four pieces, and each of its batches rows of all of them, in no order."""
     rows_of_file = 4 * PIECE_ROWS
@@ -87,7 +96,7 @@ def test_streamed_rows_are_mixed_over_the_files(tmp_path):
 def test_inputs_are_standardised_and_labels_are_not(files):
     rows = np.concatenate([read_piece(piece, SPEC) for piece in pieces_of(files, SPEC)])
     source = Reader(files, SPEC, Standardisation.of(rows[:, :-1]), 1000, 4, 10**6, 1)
-    seen = np.concatenate([block.reshape(-1, 7) for block in source.blocks(0, 0)])
+    seen = np.concatenate([rows.reshape(-1, 7) for rows in rows_of(source.blocks(0, 0))])
     np.testing.assert_allclose(seen[:, :-1].mean(axis=0), 0, atol=1e-3)
     np.testing.assert_allclose(seen[:, :-1].std(axis=0), 1, rtol=1e-3)
     assert seen[:, -1].max() == sum(ROWS_OF_FILES) - 1

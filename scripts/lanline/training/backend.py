@@ -7,6 +7,7 @@ initial weights, metrics, checkpoints) is done outside, in numpy.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -27,16 +28,18 @@ def block_batches(settings: Training) -> int:
 class Backend(Protocol):
     """A network in training in one framework."""
 
-    def run_block(self, rows: np.ndarray, rates: np.ndarray) -> np.ndarray:
-        """Take one optimizer step for each batch.
+    def run_block(self, rows: np.ndarray, index: np.ndarray, rates: np.ndarray) -> Callable[[], np.ndarray]:
+        """Begin to take one optimizer step for each batch.
 
         Args:
-            rows: (k, b, D + L) float32: k batches of b rows, at most a whole block of whole batches; standardised
-                inputs, and as many labels as the network has outputs in the last columns.
+            rows: (n, D + L) float32: standardised inputs, and as many labels as the network has outputs in the last
+                columns. Many blocks take theirs from one array, which is brought to the device once.
+            index: (k, b) int64, the rows of each batch: at most a whole block of whole batches.
             rates: (k,) learning rates.
 
         Returns:
-            Mean loss (k,) of each batch before its step.
+            A function that waits until the steps are taken, and gives the mean loss (k,) of each batch before its own.
+            Anything else than another block has to be asked for afterwards.
         """
 
     def predict(self, x: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ inside each operation take half as much processor time again.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
@@ -72,21 +73,20 @@ class JaxBackend:
         flat = flatten(weights)
         self.restore({"parameters": flat, "first_moment": np.zeros_like(flat), "second_moment": np.zeros_like(flat)}, 0)
         # A block of no batches: compiles now, so that compilation counts as start-up and not as training.
-        self.run_block(
-            np.zeros((0, settings.batch_size, len(spec.inputs) + spec.layers[-1]), np.float32), np.zeros(0, np.float32)
-        )
+        rows = np.zeros((0, len(spec.inputs) + spec.layers[-1]), np.float32)
+        self.run_block(rows, np.zeros((0, settings.batch_size), np.int64), np.zeros(0, np.float32))()
 
-    def run_block(self, rows: np.ndarray, rates: np.ndarray) -> np.ndarray:
-        k, b = rows.shape[:2]
-        full = np.zeros((*self._block_shape, rows.shape[2]), np.float32)
-        full[:k, :b] = rows
+    def run_block(self, rows: np.ndarray, index: np.ndarray, rates: np.ndarray) -> Callable[[], np.ndarray]:
+        k, b = index.shape
+        full = np.zeros((*self._block_shape, rows.shape[1]), np.float32)
+        full[:k, :b] = rows.take(index, axis=0)
         sizes, roots = adam_corrections(self._step, rates.astype(np.float64))
         numbers = np.zeros((self._block_shape[0], 3), np.float32)
         numbers[:k] = np.stack([rates, sizes, roots], axis=1)
         full = jax.device_put(full, self._shared)
         self._state, losses = self._block(self._state, full, numbers, k, b)
         self._step += k
-        return np.asarray(losses)[:k]
+        return lambda: np.asarray(losses)[:k]
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         n_outputs = self._spec.layers[-1]

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -216,24 +217,38 @@ class _Run:
     def _train_epoch(self) -> None:
         progress, reader = self.progress, self._reader
         began = time.perf_counter()
-        for block in reader.blocks(progress.epoch, progress.batch):
-            rates = self._schedule.rates(progress.step, len(block))
-            losses = self._backend.run_block(block, rates)
-            if not np.isfinite(losses).all():
-                raise UserError(
-                    f"the loss is no longer finite in epoch {progress.epoch + 1}, step {progress.step + 1}: {ADVICE}"
-                )
-            progress.loss_sum += float(losses.sum(dtype=np.float64)) * block.shape[1]
-            progress.batch += len(block)
-            progress.step += len(block)
+        running: Callable[[], np.ndarray] | None = None
+        for rows, index in reader.blocks(progress.epoch, progress.batch):
+            rates = self._schedule.rates(progress.step, len(index))
+            block = partial(self._finish, self._backend.run_block(rows, index, rates), index.size, progress.step)
+            progress.batch += len(index)
+            progress.step += len(index)
+            # A block's losses are looked at while the next one runs: the device never waits for the loop.
+            losses = running() if running else None
+            running = block
             now = time.perf_counter()
             progress.seconds += now - began
             began = now
-            if self._show and now - self._shown > SHOW_SECONDS:
+            if self._show and losses is not None and now - self._shown > SHOW_SECONDS:
                 self._shown = now
                 self._show(self._how_far(losses, rates))
             if now - self._saved > 60 * self._settings.checkpoint_minutes and progress.batch < reader.n_batches:
+                running()
+                running = None
                 self._save()
+        if running:
+            running()
+        progress.seconds += time.perf_counter() - began
+
+    def _finish(self, wait: Callable[[], np.ndarray], n_rows: int, step: int) -> np.ndarray:
+        """Losses of the batches of a block that began at ``step``, added to the epoch's."""
+        losses = wait()
+        if not np.isfinite(losses).all():
+            raise UserError(
+                f"the loss is no longer finite in epoch {self.progress.epoch + 1}, after step {step}: {ADVICE}"
+            )
+        self.progress.loss_sum += float(losses.sum(dtype=np.float64)) * n_rows / len(losses)
+        return losses
 
     def _end_epoch(self) -> None:
         progress = self.progress

@@ -20,7 +20,7 @@ from lanline.errors import UserError
 from lanline.networks.specification import NetworkSpec, Standardisation
 
 PIECE_ROWS = 10_000  # rows that are read in one go when streaming: a fraction of a megabyte
-Window = tuple[np.ndarray, np.ndarray]  # rows (n, D + L), and the order in which to take them
+Window = tuple[np.ndarray, np.ndarray]  # rows (n, D + L), and which of them to take, in that order
 
 
 @dataclass(frozen=True)
@@ -114,21 +114,20 @@ class Reader:
         self.streams = self.n_rows > buffer_rows
         # While streaming there are two windows: the one in use and the one that is being read.
         self._window_rows = max(PIECE_ROWS, buffer_rows // 2)
-        self._rows = None if self.streams else self._read(self._pieces)
+        self._rows = None if self.streams else self._read(self._pieces, 0, self.n_rows)
 
-    def blocks(self, epoch: int, first_batch: int) -> Iterator[np.ndarray]:
-        """Batches of ``epoch`` from ``first_batch`` on, as blocks (k, b, D + L) of batches of the same size."""
+    def blocks(self, epoch: int, first_batch: int) -> Iterator[Window]:
+        """Batches of ``epoch`` from ``first_batch`` on, in blocks of batches of the same size: the rows (n, D + L) that
+        they are taken from, and which ones each batch takes (k, b). Many blocks share one array."""
         windows = self._windows(epoch, first_batch * self._batch_size)
         rows, order = next(windows)
         for k, b in self._block_sizes(first_batch):
-            parts, missing = [], k * b
-            while missing:
-                if not len(order):
-                    rows, order = next(windows)
-                parts.append(rows.take(order[:missing], axis=0))
-                order = order[missing:]
-                missing -= len(parts[-1])
-            yield (parts[0] if len(parts) == 1 else np.concatenate(parts)).reshape(k, b, -1)
+            while len(order) < k * b:
+                left, (rows, order) = rows.take(order, axis=0), next(windows)
+                rows[: len(left)] = left
+                order = np.concatenate([np.arange(len(left)), order])
+            yield rows, order[: k * b].reshape(k, b)
+            order = order[k * b :]
 
     def _block_sizes(self, first_batch: int) -> Iterator[tuple[int, int]]:
         whole, rest = divmod(self.n_rows, self._batch_size)
@@ -138,21 +137,24 @@ class Reader:
             yield 1, rest
 
     def _windows(self, epoch: int, first_row: int) -> Iterator[Window]:
-        """Windows of the epoch without the first ``first_row`` rows of its order."""
+        """Windows of the epoch without the first ``first_row`` rows of its order; those of a stream have one shape, and
+        room in front for the rows that the window before leaves, less than a block."""
         if not self.streams:
             yield self._rows, _rng(self._seed, epoch, 0).permutation(self.n_rows)[first_row:]
             return
         groups = self._groups(_rng(self._seed, epoch).permutation(len(self._pieces)))
-        ends = np.cumsum([sum(map(len, group)) for group in groups])
+        sizes = [sum(map(len, group)) for group in groups]
+        ends = np.cumsum(sizes)
+        room = self._batch_size * self._block_batches
         current = int(np.searchsorted(ends, first_row, side="right"))
         with ThreadPoolExecutor(1) as background:
-            coming = background.submit(self._read, groups[current])
+            coming = background.submit(self._read, groups[current], room, self._window_rows)
             for number in range(current, len(groups)):
                 rows = coming.result()
                 if number + 1 < len(groups):
-                    coming = background.submit(self._read, groups[number + 1])
-                done = max(0, first_row - int(ends[number]) + len(rows))
-                yield rows, _rng(self._seed, epoch, number).permutation(len(rows))[done:]
+                    coming = background.submit(self._read, groups[number + 1], room, self._window_rows)
+                done = max(0, first_row - int(ends[number]) + sizes[number])
+                yield rows, room + _rng(self._seed, epoch, number).permutation(sizes[number])[done:]
 
     def _groups(self, order: np.ndarray) -> list[list[Piece]]:
         """The pieces in that order, in groups that fill a window."""
@@ -166,11 +168,11 @@ class Reader:
             free -= len(piece)
         return groups
 
-    def _read(self, pieces: list[Piece]) -> np.ndarray:
-        """Standardised rows (n, D + L) of the pieces."""
+    def _read(self, pieces: list[Piece], room: int, size: int) -> np.ndarray:
+        """Standardised rows (room + size, D + L), those of the pieces from ``room`` on."""
         n_inputs = len(self._spec.inputs)
-        rows = np.empty((sum(map(len, pieces)), n_inputs + self._spec.layers[-1]), np.float32)
-        start = 0
+        rows = np.empty((room + size, n_inputs + self._spec.layers[-1]), np.float32)
+        start = room
         for piece in pieces:
             part = rows[start : start + len(piece)]
             part[:] = read_piece(piece, self._spec, self._label_floor)
