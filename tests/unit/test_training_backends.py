@@ -40,7 +40,7 @@ def start(framework, settings, activation="tanh", threads=2):
 
 
 def take_steps(backend, block, rates):
-    """Losses of one step for each batch of a block (k, b, D + L); its rows do not lie in the order they are taken in."""
+    """Losses of one step for each batch of a block (k, b, D + L), whose rows do not lie in the order of the batches."""
     k, b = block.shape[:2]
     rows = np.ascontiguousarray(block.reshape(k * b, -1)[::-1])
     return backend.run_block(rows, np.arange(k * b)[::-1].reshape(k, b).copy(), rates)()
