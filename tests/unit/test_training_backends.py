@@ -189,6 +189,29 @@ def test_any_number_of_rows_and_threads(framework, batch_size):
         np.testing.assert_allclose(other, ours[0], rtol=1e-5)
 
 
+@pytest.mark.parametrize("threads", [2, 3])
+def test_the_sum_over_devices_is_that_of_xla(threads, monkeypatch):
+    import lanline.training.jax_sum
+
+    assert lanline.training.jax_sum.REGISTERED
+    settings = Training(batch_size=200)
+    ours = start("jax", settings, threads=threads)
+    monkeypatch.setattr(lanline.training.jax_sum, "REGISTERED", False)
+    xlas = start("jax", settings, threads=threads)
+    losses = [take_steps(backend, batches(), rates(settings)) for backend in (ours, xlas)]
+    np.testing.assert_allclose(*losses, rtol=1e-6 if threads == 2 else 1e-4)
+
+
+def test_rows_that_stay_on_the_device_make_the_same_steps():
+    """As they do on a GPU, here on a device of the CPU."""
+    settings = Training(batch_size=200)
+    backends = [start("jax", settings, threads=1) for _ in range(2)]
+    backends[1]._resident = True
+    for backend in backends:
+        take_steps(backend, batches(), rates(settings))
+    np.testing.assert_array_equal(*(backend.state()["parameters"] for backend in backends))
+
+
 def test_no_thread_of_torch_waits_for_one_that_failed():
     backend = start("torch", Training(batch_size=200), threads=3)
     index = np.arange(20_000).reshape(100, 200)

@@ -29,6 +29,7 @@ from lanline.training.backend import (
     flatten,
     layer_slices,
 )
+from lanline.training.jax_sum import sum_of
 
 PREDICT_ROWS = 16_384
 ONE_THREAD_A_DEVICE = "--xla_cpu_multi_thread_eigen=false"
@@ -52,41 +53,53 @@ class JaxBackend:
     def __init__(self, spec: NetworkSpec, settings: Training, weights: Weights, threads: int):
         self._spec, self._settings = spec, settings
         mesh = Mesh(np.array(_devices(settings.device, threads)), (SHARES,))
-        everywhere, shared = PartitionSpec(), PartitionSpec(None, SHARES)
+        everywhere, shared = PartitionSpec(), PartitionSpec(SHARES)
         self._everywhere, self._shared = NamedSharding(mesh, everywhere), NamedSharding(mesh, shared)
         self._n_shares = mesh.size
+        self._resident = settings.device == "gpu"  # whether rows are brought to the device a window at a time
+        self._window: tuple[np.ndarray, jax.Array] | None = None
         # Every block is filled up to one shape: one compilation serves all, and the last batch of an epoch is summed
         # in the same order whether or not the training was interrupted just before it.
         self._block_shape = (block_batches(settings), self._filled(settings.batch_size))
+        flat = flatten(weights)
         block = jax.shard_map(
-            partial(_block, spec, settings),
+            partial(_block, spec, settings, sum_of(mesh.size, 1 + len(flat))),  # of the loss and the gradient
             mesh=mesh,
             in_specs=(everywhere, shared, everywhere, everywhere, everywhere),
             out_specs=everywhere,
             check_vma=False,
         )
         self._block = jax.jit(block, donate_argnums=0)
-        rows = PartitionSpec(SHARES)
         self._predict = jax.jit(
-            jax.shard_map(partial(_forward, spec.activations), mesh=mesh, in_specs=(everywhere, rows), out_specs=rows)
+            jax.shard_map(
+                partial(_forward, spec.activations), mesh=mesh, in_specs=(everywhere, shared), out_specs=shared
+            )
         )
-        flat = flatten(weights)
         self.restore({"parameters": flat, "first_moment": np.zeros_like(flat), "second_moment": np.zeros_like(flat)}, 0)
         # A block of no batches: compiles now, so that compilation counts as start-up and not as training.
-        rows = np.zeros((0, len(spec.inputs) + spec.layers[-1]), np.float32)
+        rows = np.zeros((1, len(spec.inputs) + spec.layers[-1]), np.float32)
         self.run_block(rows, np.zeros((0, settings.batch_size), np.int64), np.zeros(0, np.float32))()
 
     def run_block(self, rows: np.ndarray, index: np.ndarray, rates: np.ndarray) -> Callable[[], np.ndarray]:
         k, b = index.shape
-        full = np.zeros((*self._block_shape, rows.shape[1]), np.float32)
-        full[:k, :b] = rows.take(index, axis=0)
+        full = np.zeros(self._block_shape, np.int64)
+        full[:k, :b] = index
         sizes, roots = adam_corrections(self._step, rates.astype(np.float64))
-        numbers = np.zeros((self._block_shape[0], 3), np.float32)
+        numbers = np.zeros((len(full), 3), np.float32)
         numbers[:k] = np.stack([rates, sizes, roots], axis=1)
-        full = jax.device_put(full, self._shared)
-        self._state, losses = self._block(self._state, full, numbers, k, b)
+        self._state, losses = self._block(self._state, self._shares(rows, full), numbers, k, b)
         self._step += k
         return lambda: np.asarray(losses)[:k]
+
+    def _shares(self, rows: np.ndarray, index: np.ndarray) -> jax.Array:
+        """The rows (k, b) that ``index`` names, on the devices: each one's share of all batches in one piece."""
+        index = index.reshape(len(index), self._n_shares, -1).swapaxes(0, 1)
+        if not self._resident:
+            return jax.device_put(rows.take(index, axis=0), self._shared)
+        if self._window is None or self._window[0] is not rows:
+            self._window = None  # the device need not hold two
+            self._window = rows, jax.device_put(rows, self._everywhere)
+        return _take(self._window[1], index)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         n_outputs = self._spec.layers[-1]
@@ -124,6 +137,11 @@ class JaxBackend:
         return np.concatenate([np.asarray(part).ravel() for layer in layers for part in layer])
 
 
+@jax.jit
+def _take(rows: jax.Array, index: jax.Array) -> jax.Array:
+    return rows[index]
+
+
 def _forward(activations: tuple[str, ...], layers: Layers, x: jax.Array) -> jax.Array:
     for name, (weight, bias) in zip(activations, layers, strict=False):
         x = ACTIVATIONS[name](_product(x, weight) + bias)
@@ -158,13 +176,15 @@ def _part_of_loss(spec, settings: Training, layers: Layers, rows: jax.Array, cou
     return jnp.where(number < count, losses, 0).sum() / count
 
 
-def _block(spec: NetworkSpec, settings: Training, state, rows, numbers, n_batches, count):
-    """Steps for the first ``n_batches`` batches of ``rows`` (k, b, D + L), ``count`` rows of each."""
+def _block(spec: NetworkSpec, settings: Training, total, state, shares, numbers, n_batches, count):
+    """Steps for the first ``n_batches`` batches; of each, this device has ``shares`` (1, k, b / devices, D + L), and
+    ``count`` rows are real on all devices together. ``total`` sums over them."""
     part = jax.value_and_grad(partial(_part_of_loss, spec, settings))
+    rows = shares[0]
 
     def step(i, carry):
         (parameters, first, second), losses = carry
-        loss, g = jax.lax.psum(part(parameters, rows[i], count), SHARES)
+        loss, g = total(part(parameters, rows[i], count), SHARES)
         return _update(settings, parameters, g, first, second, numbers[i]), losses.at[i].set(loss)
 
     return jax.lax.fori_loop(0, n_batches, step, (state, jnp.zeros(len(rows))))
