@@ -1,8 +1,8 @@
-"""Training in JAX. This is the only file that imports jax.
+"""Training in JAX; the loop meets jax here, and here alone.
 
 A block of batches is one compiled loop: no return to Python between steps. On the CPU each core is a device of its own
-that takes its share of every batch through the whole network, with one sum of gradients a step. XLA's own threads
-inside each operation take half as much processor time again.
+that takes its share of every batch through the whole network, with one sum of gradients a step (`jax_sum`). XLA's own
+threads inside each operation take half as much processor time again.
 """
 
 from __future__ import annotations
