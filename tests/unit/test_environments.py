@@ -74,6 +74,8 @@ def outside_packages(script: Path) -> set[str]:
     """Packages of others that importing what a script imports needs; what lanline imports inside functions is left
     out, since a stage may never come there."""
     wanted, seen, outside = list(imported(ast.walk(ast.parse(script.read_text())))), set(), set()
+    if script.stem.startswith("train_"):  # imported by its name
+        wanted.append(f"lanline.training.{script.stem.removeprefix('train_')}_backend")
     while wanted:
         name = wanted.pop()
         top = name.split(".")[0]

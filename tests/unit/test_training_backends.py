@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import get_args
 
@@ -212,12 +213,39 @@ def test_rows_that_stay_on_the_device_make_the_same_steps():
     np.testing.assert_array_equal(*(backend.state()["parameters"] for backend in backends))
 
 
-def test_no_thread_of_torch_waits_for_one_that_failed():
+def on_another_processor(monkeypatch):
+    """There the threads of a PyTorch step meet at a barrier."""
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+
+
+def test_torch_makes_the_same_steps_on_every_processor(monkeypatch):
+    settings = Training(batch_size=200)
+    states = []
+    for prepare in (lambda _: None, on_another_processor):
+        prepare(monkeypatch)
+        backend = start("torch", settings, threads=3)
+        take_steps(backend, batches(), rates(settings))
+        states.append(backend.state()["parameters"])
+    np.testing.assert_array_equal(*states)
+
+
+@pytest.mark.parametrize("prepare", [lambda _: None, on_another_processor], ids=["x86", "others"])
+@pytest.mark.parametrize("fails", ["a share", "starting a share"])
+def test_no_thread_of_torch_waits_for_one_that_failed(fails, prepare, monkeypatch):
+    prepare(monkeypatch)
     backend = start("torch", Training(batch_size=200), threads=3)
     index = np.arange(20_000).reshape(100, 200)
-    index[40, -1] = 10**9  # in the last share
-    with pytest.raises(IndexError, match="out of range"):
+    if fails == "a share":
+        index[40, -1] = 10**9
+    else:
+        submit, n = backend._pool.submit, iter(range(3))
+        monkeypatch.setattr(backend._pool, "submit", lambda *a: submit(*a) if next(n) < 2 else sys.exit("stop"))
+    with pytest.raises((IndexError, SystemExit), match=r"out of range|stop"):
         backend.run_block(batches().reshape(20_000, -1), index, np.full(100, 1e-3, np.float32))()
+    ended = threading.Thread(target=backend._pool.shutdown, daemon=True)
+    ended.start()
+    ended.join(timeout=60)
+    assert not ended.is_alive()
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

@@ -149,6 +149,40 @@ def test_a_diverging_training_stops_with_advice(files):
         run(files, settings=Training(optimizer="sgd", loss="mse", learning_rate=1e6, epochs=1, warmup_fraction=0.0))
 
 
+GOES_ON = """
+import json, sys
+from lanline.config import Training
+from lanline.errors import UserError
+from lanline.networks.specification import NetworkSpec
+from lanline.training.loop import Job, train
+spec, framework, files = json.loads(sys.argv[1])
+settings = Training(optimizer="sgd", loss="mse", learning_rate=1e6, epochs=1, batch_size=500, warmup_fraction=0.0)
+for seed in range(3):
+    try:
+        job = Job(NetworkSpec.from_json(spec), settings, framework, seed, files[1:], files[:1], "d", 2)
+        train(job, None, lambda metrics, step: None, print)
+    except UserError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_process_goes_on_after_a_training_that_ended_while_a_block_ran(tmp_path, framework):
+    files = [str(path) for path in write_files(tmp_path, [1_000, 4 * BLOCK_ROWS])]
+    values = json.dumps([SPEC.to_json(), framework, files])
+    done = subprocess.run([sys.executable, "-c", GOES_ON, values], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("the loss is no longer finite in epoch 1, step 1") == 3
+
+
+def test_a_line_about_progress_counts_what_has_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr("lanline.training.loop.SHOW_SECONDS", 0)
+    files, lines = write_files(tmp_path, [1_000, 4 * BLOCK_ROWS]), []
+    job = Job(SPEC, SETTINGS.model_copy(update={"epochs": 1}), "torch", 1, files[1:], files[:1], "d", threads=2)
+    train(job, None, lambda metrics, step: None, lambda line: None, lines.append)
+    assert [line.split()[2] for line in lines] == ["25%", "50%", "75%", "100%"]
+
+
 def test_a_last_step_that_diverges_is_found_by_the_validation(tmp_path):
     paths = write_files(tmp_path, [100, 100])
     one_step = Training(optimizer="sgd", loss="mse", learning_rate=1e38, epochs=1, batch_size=100, warmup_fraction=0.0)
@@ -174,11 +208,13 @@ save_file(trained.weights, out)
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 @pytest.mark.parametrize("buffer_gb", [1.0, 0.004])
 def test_kill_9_at_any_moment_changes_nothing(tmp_path, framework, buffer_gb):
-    """Also in the middle of an epoch, in memory and streaming; the final weights are the same bytes."""
+    """Also in the middle of an epoch, in memory and streaming; the final weights are the same bytes as those of a
+    training that no checkpoint ever made wait for its blocks."""
     files = [str(path) for path in write_files(tmp_path, [1_000, 2 * BLOCK_ROWS, BLOCK_ROWS + 3_333])]
-    settings = {"epochs": 4, "batch_size": 500, "checkpoint_minutes": 1e-9, "buffer_gb": buffer_gb}
 
     def start(checkpoint, out):
+        minutes = 1e-9 if checkpoint else 60
+        settings = {"epochs": 4, "batch_size": 500, "checkpoint_minutes": minutes, "buffer_gb": buffer_gb}
         values = json.dumps([SPEC.to_json(), settings, framework, files, str(checkpoint or ""), str(tmp_path / out)])
         return subprocess.Popen([sys.executable, "-c", SCRIPT, values], stdout=subprocess.PIPE, text=True)
 

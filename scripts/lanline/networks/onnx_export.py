@@ -15,7 +15,7 @@ from lanline.networks.specification import NetworkSpec, Weights, bias_name, weig
 
 OPSET = 17
 IR_VERSION = 8  # the one that goes with opset 17: older runtimes refuse a newer one
-PARITY_TOLERANCE = 1e-4
+TYPICAL_DIFFERENCE, LARGEST_DIFFERENCE = 1e-5, 1e-3
 IMPOSSIBLE = 1e6  # minus the log-probability of a choice that the model does not have
 
 OUTPUTS = {
@@ -163,6 +163,9 @@ def run_onnx(path: Path, x: np.ndarray) -> np.ndarray:
 def check_parity(path: Path, trained: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> float:
     """Compare the file with the trainer's own forward pass.
 
+    Typically they differ by rounding. Where the density is steep, at an rt just above t, single values may differ by
+    more: the trainer's inputs are standardised, and a float32 then holds less of the difference of rt and t.
+
     Args:
         path: ONNX file.
         trained: the trainer's forward pass: raw inputs (n, D) to values (n,).
@@ -172,14 +175,15 @@ def check_parity(path: Path, trained: Callable[[np.ndarray], np.ndarray], x: np.
         The largest difference, relative to max(1, |output|).
 
     Raises:
-        ParityError: it is larger than 1e-4, or not a number.
+        ParityError: it is larger than 1e-3, or not a number, or half of the differences are larger than 1e-5.
     """
     expected = trained(x)
     difference = np.abs(run_onnx(path, x) - expected) / np.maximum(1, np.abs(expected))
     worst = int(np.argmax(np.where(np.isnan(difference), np.inf, difference)))
-    if not difference[worst] <= PARITY_TOLERANCE:
+    typical = float(np.median(difference))
+    if not (difference[worst] <= LARGEST_DIFFERENCE and typical <= TYPICAL_DIFFERENCE):
         raise ParityError(
-            f"{path} differs from the trained network by {difference[worst]:.2g} "
-            f"(allowed: {PARITY_TOLERANCE:g}) for the inputs {x[worst].tolist()}"
+            f"{path} differs from the trained network by {difference[worst]:.2g} (allowed: {LARGEST_DIFFERENCE:g}) "
+            f"for the inputs {x[worst].tolist()}, and typically by {typical:.2g} (allowed: {TYPICAL_DIFFERENCE:g})"
         )
     return float(difference[worst])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,9 @@ BLOCK_ROWS = 100_000  # rows between two looks at the clock: a fraction of a sec
 def block_batches(settings: Training) -> int:
     """Batches in a whole block."""
     return max(1, BLOCK_ROWS // settings.batch_size)
+
+
+Rows = TypeVar("Rows")  # as a framework holds them
 
 
 class Backend(Protocol):
@@ -66,6 +69,33 @@ def start_backend(
     except ModuleNotFoundError as error:
         raise UserError(f"framework {framework}: {error.name} is not installed; install lanline[{framework}]") from None
     return getattr(module, name)(spec, settings, weights, threads)
+
+
+class Window(Generic[Rows]):
+    """The rows that blocks are taken from, on the device: brought there once.
+
+    Args:
+        bring: brings rows (n, D + L) to the device.
+    """
+
+    def __init__(self, bring: Callable[[np.ndarray], Rows]):
+        self._bring = bring
+        self._held: tuple[np.ndarray, Rows] | None = None
+
+    def of(self, rows: np.ndarray) -> Rows:
+        """Raises: UserError: they do not fit."""
+        if self._held is None or self._held[0] is not rows:
+            self._held = None
+            try:
+                self._held = rows, self._bring(rows)
+            except RuntimeError as error:
+                size = f"{rows.nbytes / 1e9:.1f} GB of training rows"
+                raise UserError(f"{size} cannot be brought to the device: lower training.buffer_gb ({error})") from None
+        return self._held[1]
+
+    def leave(self) -> None:
+        """Let go of the rows."""
+        self._held = None
 
 
 def flatten(weights: Weights) -> np.ndarray:

@@ -8,6 +8,7 @@ threads inside each operation take half as much processor time again.
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -24,6 +25,7 @@ from lanline.training.backend import (
     ADAM_BETA1,
     ADAM_BETA2,
     ADAM_EPSILON,
+    Window,
     adam_corrections,
     block_batches,
     flatten,
@@ -57,7 +59,10 @@ class JaxBackend:
         self._everywhere, self._shared = NamedSharding(mesh, everywhere), NamedSharding(mesh, shared)
         self._n_shares = mesh.size
         self._resident = settings.device == "gpu"  # whether rows are brought to the device a window at a time
-        self._window: tuple[np.ndarray, jax.Array] | None = None
+        self._window = Window(lambda rows: jax.device_put(rows, self._everywhere))
+        # What runs writes into memory of `jax_sum`: it has to end before that goes, however this training ends.
+        self._running: list[jax.Array] = []
+        weakref.finalize(self, jax.block_until_ready, self._running)
         # Every block is filled up to one shape: one compilation serves all, and the last batch of an epoch is summed
         # in the same order whether or not the training was interrupted just before it.
         self._block_shape = (block_batches(settings), self._filled(settings.batch_size))
@@ -88,6 +93,7 @@ class JaxBackend:
         numbers = np.zeros((len(full), 3), np.float32)
         numbers[:k] = np.stack([rates, sizes, roots], axis=1)
         self._state, losses = self._block(self._state, self._shares(rows, full), numbers, k, b)
+        self._running[:] = [losses]
         self._step += k
         return lambda: np.asarray(losses)[:k]
 
@@ -96,10 +102,7 @@ class JaxBackend:
         index = index.reshape(len(index), self._n_shares, -1).swapaxes(0, 1)
         if not self._resident:
             return jax.device_put(rows.take(index, axis=0), self._shared)
-        if self._window is None or self._window[0] is not rows:
-            self._window = None  # the device need not hold two
-            self._window = rows, jax.device_put(rows, self._everywhere)
-        return _take(self._window[1], index)
+        return _take(self._window.of(rows), index)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         n_outputs = self._spec.layers[-1]
@@ -118,6 +121,7 @@ class JaxBackend:
     def restore(self, state: dict[str, np.ndarray], step: int) -> None:
         self._state = tuple(self._layers(state[name]) for name in ("parameters", "first_moment", "second_moment"))
         self._step = step
+        self._window.leave()
 
     def _filled(self, rows: int) -> int:
         """``rows``, or the next number that every share gets the same part of."""

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +205,7 @@ class _Run:
         self._best: np.ndarray | None = None
         self._checkpoint: Path | None = None
         self._key = ""  # of the training, as its code and libraries were when it started
-        self._saved = self._shown = time.perf_counter()
+        self._saved = self._shown = self._began = time.perf_counter()
 
     # --- the loop ---
     def epochs(self) -> None:
@@ -215,40 +214,40 @@ class _Run:
             self._end_epoch()
 
     def _train_epoch(self) -> None:
-        progress, reader = self.progress, self._reader
-        began = time.perf_counter()
-        running: Callable[[], np.ndarray] | None = None
-        for rows, index in reader.blocks(progress.epoch, progress.batch):
-            rates = self._schedule.rates(progress.step, len(index))
-            block = partial(self._finish, self._backend.run_block(rows, index, rates), index.size, progress.step)
-            progress.batch += len(index)
-            progress.step += len(index)
-            # A block's losses are looked at while the next one runs: the device never waits for the loop.
-            losses = running() if running else None
-            running = block
-            now = time.perf_counter()
-            progress.seconds += now - began
-            began = now
-            if self._show and losses is not None and now - self._shown > SHOW_SECONDS:
-                self._shown = now
-                self._show(self._how_far(losses, rates))
-            if now - self._saved > 60 * self._settings.checkpoint_minutes and progress.batch < reader.n_batches:
-                running()
+        progress = self.progress
+        self._began = time.perf_counter()
+        step, running = progress.step, None
+        for rows, index in self._reader.blocks(progress.epoch, progress.batch):
+            rates = self._schedule.rates(step, len(index))
+            begun = self._backend.run_block(rows, index, rates), index, rates
+            step += len(index)
+            # A block's losses are looked at while the next one runs: the device need not wait for the loop.
+            if running:
+                self._end_block(*running)
+            running = begun
+            if time.perf_counter() - self._saved > 60 * self._settings.checkpoint_minutes:
+                self._end_block(*running)
                 running = None
-                self._save()
+                if progress.batch < self._reader.n_batches:
+                    self._save()
         if running:
-            running()
-        progress.seconds += time.perf_counter() - began
+            self._end_block(*running)
 
-    def _finish(self, wait: Callable[[], np.ndarray], n_rows: int, step: int) -> np.ndarray:
-        """Losses of the batches of a block that began at ``step``, added to the epoch's."""
-        losses = wait()
+    def _end_block(self, losses_of: Callable[[], np.ndarray], index: np.ndarray, rates: np.ndarray) -> None:
+        progress, losses = self.progress, losses_of()
         if not np.isfinite(losses).all():
             raise UserError(
-                f"the loss is no longer finite in epoch {self.progress.epoch + 1}, after step {step}: {ADVICE}"
+                f"the loss is no longer finite in epoch {progress.epoch + 1}, step {progress.step + 1}: {ADVICE}"
             )
-        self.progress.loss_sum += float(losses.sum(dtype=np.float64)) * n_rows / len(losses)
-        return losses
+        progress.loss_sum += float(losses.sum(dtype=np.float64)) * index.shape[1]
+        progress.batch += len(index)
+        progress.step += len(index)
+        now = time.perf_counter()
+        progress.seconds += now - self._began
+        self._began = now
+        if self._show and now - self._shown > SHOW_SECONDS:
+            self._shown = now
+            self._show(self._how_far(losses, rates))
 
     def _end_epoch(self) -> None:
         progress = self.progress

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -23,6 +23,7 @@ from lanline.training.backend import (
     ADAM_BETA1,
     ADAM_BETA2,
     ADAM_EPSILON,
+    Window,
     adam_corrections,
     flatten,
     layer_slices,
@@ -59,34 +60,38 @@ class TorchBackend:
         self._shares = [_Share(spec, settings, me, *vectors, gradients) for me in range(n_shares)]
         self._barrier = threading.Barrier(n_shares)
         self._pool = ThreadPoolExecutor(n_shares, initializer=_set_up_thread)
-        self._window: tuple[np.ndarray, Tensor] | None = None
+        self._window = Window(lambda rows: torch.from_numpy(rows).to(self._device))
 
     def run_block(self, rows: np.ndarray, index: np.ndarray, rates: np.ndarray) -> Callable[[], np.ndarray]:
-        if self._window is None or self._window[0] is not rows:
-            self._window = None  # the device need not hold two
-            self._window = rows, torch.from_numpy(rows).to(self._device)
         sizes, roots = adam_corrections(self._step, rates.astype(np.float64))
         numbers = rates.tolist(), sizes.tolist(), roots.tolist()
         n = len(self._shares)
         pieces = -(-index.shape[1] // (n * self._piece_rows))
         bounds = list(pairwise(np.linspace(0, index.shape[1], n * pieces + 1).astype(int).tolist()))
-        blocks = (self._window[1], torch.from_numpy(index).to(self._device))
-        futures = [
-            self._pool.submit(share.steps, *blocks, bounds[me * pieces : (me + 1) * pieces], numbers, meeting)
-            for me, (share, meeting) in enumerate(zip(self._shares, meetings(self._barrier), strict=True))
-        ]
+        block = self._window.of(rows), torch.from_numpy(index).to(self._device)
+        places = meetings(self._barrier)
+        try:
+            futures = [
+                self._pool.submit(share.steps, *block, bounds[me * pieces : (me + 1) * pieces], numbers, places[me])
+                for me, share in enumerate(self._shares)
+            ]
+        except BaseException:  # the shares that were begun do not wait for the others
+            for place in places:
+                give_up(place)
+            raise
         self._step += len(index)
         return lambda: torch.stack([future.result() for future in futures]).sum(0).cpu().numpy()
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        rows = min(self._piece_rows, len(x))
-        pieces = [_with_ones(torch.from_numpy(x[start : start + rows])) for start in range(0, len(x), rows)]
-        n = len(self._shares)
+        n, parts = len(self._shares), -(-len(x) // PIECE_ROWS)
+        filled = np.zeros((parts * PIECE_ROWS, x.shape[1]), np.float32)  # one size of buffers serves all pieces
+        filled[: len(x)] = x
+        pieces = _with_ones(torch.from_numpy(filled).view(parts, PIECE_ROWS, -1)).unbind()
         outputs = self._pool.map(_Share.predict, self._shares, [pieces[i::n] for i in range(n)])
-        ordered: list[Tensor] = [torch.empty(0, 0)] * len(pieces)
+        ordered: list[Tensor] = [torch.empty(0, 0)] * parts
         for i, part in enumerate(outputs):
             ordered[i::n] = part
-        joined = torch.cat(ordered, 1)
+        joined = torch.cat(ordered, 1)[:, : len(x)]
         return (joined[0] if len(joined) == 1 else joined.t()).numpy()
 
     def state(self) -> dict[str, np.ndarray]:
@@ -98,6 +103,7 @@ class TorchBackend:
         self._first.copy_(torch.from_numpy(state["first_moment"]))
         self._second.copy_(torch.from_numpy(state["second_moment"]))
         self._step = step
+        self._window.leave()
 
 
 class _Share:
@@ -131,7 +137,7 @@ class _Share:
         )  # fmt: skip
         self._buffers: dict[int, Buffers] = {}
 
-    def predict(self, pieces: list[Tensor]) -> list[Tensor]:
+    def predict(self, pieces: Sequence[Tensor]) -> list[Tensor]:
         """Outputs (K, n) for each piece (D + 1, n)."""
         return [
             forward(piece.to(self._device), self._network, self._buffers_for(piece.shape[1])).cpu() for piece in pieces

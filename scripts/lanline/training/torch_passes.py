@@ -7,6 +7,7 @@ products are up to seven times as fast that way where a layer has few inputs. A 
 weights, for an input that is always one: no operations of its own.
 """
 
+import inspect
 import platform
 import sys
 import threading
@@ -289,7 +290,7 @@ def meetings(barrier: threading.Barrier) -> list[Meeting]:
     are TorchScript. Elsewhere they meet at the barrier.
     """
     n, flags = barrier.parties, []
-    if platform.machine() in ("x86_64", "AMD64") and isinstance(steps, torch.jit.ScriptFunction):
+    if platform.machine() in ("x86_64", "AMD64") and not inspect.isfunction(steps):
         flags = [torch.zeros((), dtype=torch.int64) for _ in range(n)]
     _BARRIERS[id(barrier)] = barrier
     return [Meeting(flags, me, PATIENCE, id(barrier)) for me in range(n)]
@@ -297,6 +298,7 @@ def meetings(barrier: threading.Barrier) -> list[Meeting]:
 
 def give_up(meeting: Meeting) -> None:
     """Let no other share wait for one that failed."""
-    _BARRIERS[meeting.barrier].abort()
     for flag in meeting.flags[meeting.me : meeting.me + 1]:
         flag.fill_(NEVER_AGAIN)
+    if (barrier := _BARRIERS.get(meeting.barrier)) is not None:
+        barrier.abort()
