@@ -166,7 +166,7 @@ def test_verify_names_what_changed(run, no_store, capsys):
     (data / "shard-00002.safetensors").unlink()
     (run / NETWORK / "weights.safetensors").write_bytes(b"other")
     found = problems()
-    assert len(found) == 3
+    assert len(found) == 3, "\n".join(found)
     for part in ("shard-00001.safetensors (shard): changed", "shard-00002.safetensors (shard): is gone"):
         assert any(part in problem for problem in found)
     assert any("weights.safetensors (network): changed" in problem for problem in found)
