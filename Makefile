@@ -78,8 +78,8 @@ mlflow-export: $(VENV)/.installed ## write a run, its data set and artifacts to 
 mlflow-import: $(VENV)/.installed ## put the runs of an archive into the store (FILE=)
 	$(BIN)/lanline import $(STORE) $(or $(FILE),$(error say which: make mlflow-import FILE=<archive>))
 
-mlflow-prune: $(VENV)/.installed ## remove runs with their artifacts; shows them and asks (EXPERIMENT=, OLDER_THAN=30d)
-	$(BIN)/lanline prune $(STORE) "$(or $(EXPERIMENT),$(error say which: make mlflow-prune EXPERIMENT=<name>))" $(if $(OLDER_THAN),--older-than $(OLDER_THAN))
+mlflow-prune: $(VENV)/.installed ## remove runs with their artifacts; shows them and asks (EXPERIMENT=, OLDER_THAN=30d, YES=1)
+	$(BIN)/lanline prune $(STORE) "$(or $(EXPERIMENT),$(error say which: make mlflow-prune EXPERIMENT=<name>))" $(if $(OLDER_THAN),--older-than $(OLDER_THAN)) $(if $(filter 1,$(YES)),--yes)
 
 pictures: $(VENV)/.installed-dev ## make the default run anew elsewhere, and docs/'s screenshots of MLflow's pages from it
 	$(BIN)/python -m pytest tests/browser --pictures docs/figures

@@ -104,6 +104,19 @@ def empty_database(tmp_path_factory) -> Path:
     return folder / "mlflow.db"
 
 
+@pytest.fixture
+def new_store(tmp_path, empty_database):
+    """Makes stores without runs, each in a folder of its name."""
+    from lanline.tracking.store import resolve_store
+
+    def make(name: str):
+        (tmp_path / name).mkdir()
+        shutil.copy(empty_database, tmp_path / name / "mlflow.db")
+        return resolve_store(f"sqlite:///{tmp_path}/{name}/mlflow.db")
+
+    return make
+
+
 @pytest.fixture(scope="module")
 def cluster():
     """A SLURM cluster that runs as long as a file's tests do: there can be one on a machine, so workers take turns."""

@@ -54,7 +54,9 @@ class Tracking(Section):
         description="MLflow store; default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in this folder",
     )
     artifact_location: str | None = Field(
-        None, description="root for artifacts; default: MLFLOW_ARTIFACT_LOCATION, else MLflow's own"
+        None,
+        description="root for artifacts; default: MLFLOW_ARTIFACT_LOCATION, else mlartifacts beside the SQLite file; "
+        "a server decides itself",
     )
     on_outage: Literal["spool", "fail"] = Field(
         "spool",

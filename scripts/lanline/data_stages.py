@@ -15,7 +15,7 @@ from lanline.logs import say
 from lanline.sidecars import Dataset, Experiment, Experiments, ShardRecord
 from lanline.tracking import store as tracking_store
 from lanline.tracking.lineage import SHARD_RECORDS, find_dataset_run, read_inventory, record_dataset
-from lanline.tracking.store import StoreUnavailable, experiment_name, store_of
+from lanline.tracking.store import StoreUnavailable, connect, exists, experiment_name, store_of
 
 
 def open_experiments(config: Config, model: str) -> Experiments:
@@ -125,10 +125,16 @@ def validate_training_data(config: Config, dataset: Dataset, local_inventory: Pa
 
 
 def tracked_inventory(config: Config, dataset: Dataset, local_inventory: Path) -> tuple[Inventory, str]:
-    """The inventory to compare with, and where it was read."""
+    """The inventory to compare with, and where it was read: that on disk if MLflow is away, or has lost the run."""
     store = store_of(config)
     if store:
         try:
+            if dataset.run_id and not exists(connect(store), store, dataset.run_id):
+                # As after `make clean`. The data set's own id, in dataset.json, still tells other data from these.
+                raise StoreUnavailable(
+                    f"{store.shown} has no run {dataset.run_id} any more, that of data set {dataset.dataset_id} "
+                    "(`snakemake -R record_lineage` records the data again, and trains anew)"
+                )
             if run_id := dataset.run_id or find_dataset_run(store, dataset):
                 source = f"MLflow run {run_id}"
                 return Inventory.from_json(read_inventory(store, run_id), source), source

@@ -52,7 +52,8 @@ def evaluate_network(config: Config, run: Run, onnx: Path, threads: int) -> None
         tracked.set_tags({"gate": "passed" if verdict.passed else "failed", "reference": metrics.reference})
         tracked.log_artifact(report, "evaluation")
         if verdict.passed:
-            tags = {"dataset_id": run.dataset_id, "mae": f"{metrics.mae:.6g}", "framework": run.framework}
+            numbers = {name: f"{value:.6g}" for name, value in metrics.numbers().items()}
+            tags = {"dataset_id": run.dataset_id, "framework": run.framework, **numbers}
             tracked.register(f"{run.model}-{run.network_type}", "network", tags)
     say(f"{run.name}: MAE {metrics.mae:.4f} over {metrics.trials:,} trials\n{verdict}")
 

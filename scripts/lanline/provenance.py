@@ -3,8 +3,9 @@
     with trace("results/ddm/networks/ddm-lan-torch-s1") as lineage:
         print(lineage.tree.to_json(), lineage.verify())
 
-What is on disk is asked first (run sidecars, and the journals in reports/), then MLflow: either is enough. An
-ONNX file alone leads there by the ids in its metadata.
+What is on disk is asked first (run sidecars, and the journals in reports/), then MLflow: either is enough, but where
+a later run wrote over a file only MLflow's copy tells what was in it. An ONNX file alone leads there by the ids in its
+metadata.
 """
 
 from __future__ import annotations
@@ -171,10 +172,10 @@ class _Tracer:
         if data is not None:
             if data.tags.get("dataset_id") != dataset_id:
                 self.contradictions.append(f"{run.name} used data set {dataset_id}, not that of run {data.name}")
-            return self.dataset(data, _uses(run))
+            return self.dataset(data, self.uses(run))
         used = run.datasets[0] if run.datasets else {}
         facts = {"dataset_id": dataset_id, "source": used.get("source"), **(used.get("profile") or {})}
-        facts |= {use: [name for name, of in _uses(run).items() if of == use] for use in ("training", "validation")}
+        facts |= {use: [name for name, of in self.uses(run).items() if of == use] for use in ("training", "validation")}
         return Node("data set", f"{used.get('name', dataset_id)} (made elsewhere)", _known(facts))
 
     def dataset(self, run: RunRecord, uses: Mapping[str, str]) -> Node:
@@ -183,28 +184,30 @@ class _Tracer:
         files: tuple[TracedFile, ...] = ()
         if recorded := run.files.get(INVENTORY):
             files = (_here(recorded, None),)
-            folder = _data_folder(run, recorded.path)
-            parts += [node for node in (_validation(run, recorded, facts["dataset_id"]),) if node]
-            parts += self.shards(recorded, facts["dataset_id"], folder, uses, _made(run))
+            parts += [node for node in (self.validation(run, recorded, facts["dataset_id"]),) if node]
+            parts += self.shards(run, recorded, uses)
         return Node("data set", run.name, _known(facts), files, tuple(parts))
 
-    def shards(
-        self,
-        recorded: RecordedFile,
-        dataset_id: str | None,
-        folder: Path,
-        uses: Mapping[str, str],
-        made: Mapping[str, dict[str, Any]],
-    ) -> list[Node]:
-        try:
-            inventory = Inventory.from_json(json.loads(recorded.path.read_text()), recorded.shown)
-        except (OSError, ValueError) as error:
-            self.contradictions.append(f"{recorded.shown} cannot be read: {error}")
+    def shards(self, run: RunRecord, recorded: RecordedFile, uses: Mapping[str, str]) -> list[Node]:
+        """The shards in a data set's inventory: of its own only, never of one that took its place on disk."""
+        kept, dataset_id = self.records.as_recorded(run, INVENTORY), run.tags.get("dataset_id")
+        if kept is None:
+            self.contradictions.append(
+                f"{recorded.shown} is not the inventory that {run.name} recorded: no shards are listed"
+            )
             return []
-        content = json.loads(recorded.path.read_text())["files"]
-        if not inventory.dataset_id == dataset_id == sha256_json(content)[:ID_DIGITS]:
-            self.contradictions.append(f"{recorded.shown} is not the inventory of data set {dataset_id}")
-        nodes = []
+        try:
+            content = json.loads(kept.path.read_text())
+            inventory = Inventory.from_json(content, kept.shown)
+        except (OSError, ValueError) as error:
+            self.contradictions.append(f"{kept.shown} cannot be read: {error}")
+            return []
+        if not inventory.dataset_id == dataset_id == sha256_json(content["files"])[:ID_DIGITS]:
+            self.contradictions.append(
+                f"{kept.shown} is not the inventory of data set {dataset_id}: no shards are listed"
+            )
+            return []
+        folder, made, nodes = _data_folder(run, recorded.path), self.made(run), []
         for file in inventory.files:
             path = folder / file.file
             facts = {"used_for": uses.get(file.file), "seed": file.seed, "rows": file.rows, "bytes": file.bytes}
@@ -212,6 +215,40 @@ class _Tracer:
             traced = TracedFile(path, file.sha256, str(path))
             nodes.append(Node("shard", file.file, _known(facts), (traced,)))
         return nodes
+
+    def validation(self, run: RunRecord, inventory: RecordedFile, dataset_id: str | None) -> Node | None:
+        """The report on the data, from the run or beside the inventory."""
+        kept = self.records.as_recorded(run, "validation.json")
+        path = kept.path if kept else inventory.path.with_name("validation.json")
+        if not path.exists():
+            return None
+        report = json.loads(path.read_text())
+        if report.get("dataset_id") != dataset_id:
+            return None  # of data that were there before, or after
+        facts = {key: report[key] for key in ("compared_with", "files", "rows", "problems")}
+        recorded = run.files.get("validation.json")
+        files = (_here(recorded, None),) if recorded else ()
+        return Node("validation", "passed" if report["passed"] else "FAILED", facts, files)
+
+    def uses(self, run: RunRecord) -> dict[str, str]:
+        """What a training used each file for."""
+        kept = self.records.as_recorded(run, "files_used.json")
+        if kept is None:
+            return {}
+        return {name: use for use, names in json.loads(kept.path.read_text()).items() for name in names}
+
+    def made(self, run: RunRecord) -> dict[str, dict[str, Any]]:
+        """By file: what each shard was made with, and where."""
+        kept = self.records.as_recorded(run, SHARD_RECORDS)
+        if kept is None:
+            return {}
+        return {
+            record["file"]: {
+                **{"engine": record["engine"], "host": record["host"], "slurm_job": record["job_id"]},
+                **{f"version_{name}": version for name, version in record["versions"].items()},
+            }
+            for record in json.loads(kept.path.read_text())
+        }
 
 
 def _evaluation(run: RunRecord) -> Node | None:
@@ -221,20 +258,6 @@ def _evaluation(run: RunRecord) -> Node | None:
         return None
     facts = {"gate": run.tags.get("gate"), "reference": run.tags.get("reference"), **metrics}
     return Node("evaluation", run.tags.get("gate", ""), _known(facts), files)
-
-
-def _validation(run: RunRecord, inventory: RecordedFile, dataset_id: str | None) -> Node | None:
-    """The report on the data, from the run or beside the inventory."""
-    recorded = run.files.get("validation.json")
-    path = recorded.path if recorded else inventory.path.with_name("validation.json")
-    if not path.exists():
-        return None
-    report = json.loads(path.read_text())
-    if report.get("dataset_id") != dataset_id:
-        return None  # of data that were there before, or after
-    facts = {key: report[key] for key in ("compared_with", "files", "rows", "problems")}
-    files = (_here(recorded, None),) if recorded else ()
-    return Node("validation", "passed" if report["passed"] else "FAILED", facts, files)
 
 
 def _origin(run: RunRecord) -> Node:
@@ -256,33 +279,11 @@ def _configuration(run: RunRecord) -> Node:
     return Node("configuration", recorded.shown if recorded else "not kept", dict(run.params), files)
 
 
-def _uses(run: RunRecord) -> dict[str, str]:
-    """What a training used each file for."""
-    recorded = run.files.get("files_used.json")
-    if recorded is None or not recorded.path.exists():
-        return {}
-    return {name: use for use, names in json.loads(recorded.path.read_text()).items() for name in names}
-
-
 def _data_folder(run: RunRecord, inventory: Path) -> Path:
     """Where the shards lie: beside the inventory, if the whole folder was moved, else where they were made."""
     named = Path(run.params.get("data_output_folder", "data"))
     beside = [inventory.parent / named.name, inventory.parent]
     return next((folder for folder in beside if any(folder.glob("*.safetensors"))), named)
-
-
-def _made(run: RunRecord) -> dict[str, dict[str, Any]]:
-    """By file: what each shard was made with, and where."""
-    recorded = run.files.get(SHARD_RECORDS)
-    if recorded is None or not recorded.path.exists():
-        return {}
-    return {
-        record["file"]: {
-            **{"engine": record["engine"], "host": record["host"], "slurm_job": record["job_id"]},
-            **{f"version_{name}": version for name, version in record["versions"].items()},
-        }
-        for record in json.loads(recorded.path.read_text())
-    }
 
 
 def _here(file: RecordedFile, target: Path | None) -> TracedFile:

@@ -86,3 +86,9 @@ def test_clean_results_asks_first(folder):
 def test_clean_results_can_be_forced(folder):
     assert make(folder, "clean-results", "FORCE=1").returncode == 0
     assert not (folder / "reports").exists()
+
+
+def test_prune_can_be_told_not_to_ask():
+    wanted = ["-n", "mlflow-prune", "EXPERIMENT=x", "OLDER_THAN=30d"]
+    assert "--yes" not in make(ROOT, *wanted).stdout
+    assert '"x" --older-than 30d --yes' in make(ROOT, *wanted, "YES=1").stdout

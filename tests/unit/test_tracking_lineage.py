@@ -24,6 +24,7 @@ from lanline.tracking.lineage import (
     record_dataset,
 )
 from lanline.tracking.mirror import mirror, read_position
+from lanline.tracking.prune import prune, select
 from lanline.tracking.run import open_run
 from lanline.tracking.spool import sync
 from lanline.tracking.store import Store, StoreUnavailable, connect, resolve_store
@@ -139,6 +140,23 @@ def test_data_recorded_during_an_outage_are_compared_with_mlflow_once_it_has_the
     inventory, source = tracked_inventory(config, dataset, local)
     assert source == f"MLflow run {run_id}"
     assert inventory.dataset_id == dataset.dataset_id
+
+
+def test_data_whose_run_is_gone_are_compared_with_the_inventory_on_disk(tmp_path, store, capsys):
+    """As after `make clean`, which removes the store and keeps the data."""
+    data = record_data(tmp_path / "data", store)
+    dataset, local = dataset_sidecar(data, store), tmp_path / "data" / INVENTORY
+    prune(store, select(store, "ddm-data-generation")[0])
+    settings = {"name": "x", "models": ["ddm"], "mlflow_tracking": True}
+    config = parse_config({**settings, "tracking": {"uri": store.uri}})
+    inventory, source = tracked_inventory(config, dataset, local)
+    assert (inventory.dataset_id, source) == (dataset.dataset_id, str(local))
+    said = capsys.readouterr().err
+    assert f"has no run {data.run_id}" in said
+    assert "-R record_lineage" in said
+    strict = parse_config({**settings, "tracking": {"uri": store.uri, "on_outage": "fail"}})
+    with pytest.raises(UserError, match="-R record_lineage"):
+        tracked_inventory(strict, dataset, local)
 
 
 def test_the_environment_names_the_experiment_where_the_configuration_does_not(monkeypatch):

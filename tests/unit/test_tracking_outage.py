@@ -103,7 +103,7 @@ def test_down_at_the_start_and_replayed_later(tmp_path, server, store):
     loop, end, said = delays(child, tmp_path)
     assert loop < 5
     assert end < 30  # a plain client hangs for 246 s
-    assert "make mlflow-sync" in said
+    assert f"lanline sync {tmp_path}" in said
     assert PASSWORD not in said
     [journal] = journals(tmp_path)
     with pytest.raises(StoreUnavailable):
@@ -137,7 +137,7 @@ def test_a_server_that_dies_in_the_middle_and_comes_back(tmp_path, server, store
     server.start()
     loop, _, said = delays(child, tmp_path)
     assert loop < 5
-    assert "mlflow-sync" not in said
+    assert "lanline sync" not in said
     assert_mirrored(journal, store)
     assert_no_password(tmp_path)
 

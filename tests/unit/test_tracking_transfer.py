@@ -1,12 +1,10 @@
-"""Archives, old file stores and pruning, on real stores."""
+"""Archives, pruning and what comes later, on real stores."""
 
 import hashlib
+import io
 import json
-import os
+import shlex
 import shutil
-import sqlite3
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -16,23 +14,12 @@ from lanline.commands.main import main
 from lanline.errors import UserError
 from lanline.tracking.amend import amend_run
 from lanline.tracking.lineage import INVENTORY, read_inventory, record_dataset
-from lanline.tracking.migrate import migrate
 from lanline.tracking.prune import parse_age, prune, select
 from lanline.tracking.run import open_run
-from lanline.tracking.store import Store, connect, resolve_store
+from lanline.tracking.store import Store, StoreUnavailable, connect
 from lanline.tracking.transfer import export_run, import_archive
 
 pytest.importorskip("mlflow")
-
-
-@pytest.fixture
-def new_store(tmp_path, empty_database):
-    def make(name: str) -> Store:
-        (tmp_path / name).mkdir()
-        shutil.copy(empty_database, tmp_path / name / "mlflow.db")
-        return resolve_store(f"sqlite:///{tmp_path}/{name}/mlflow.db")
-
-    return make
 
 
 def record_training(folder: Path, store: Store) -> tuple[str, str]:
@@ -95,6 +82,26 @@ def test_an_archive_brings_everything_into_another_store(tmp_path, new_store):
     with pytest.raises(UserError, match="not found"):
         export_run(here, "0" * 32, tmp_path / "no.zip")
     assert not (tmp_path / "no.zip").exists()
+
+
+@pytest.mark.parametrize("gone", ["for good", "with its store", "to the trash"])
+def test_a_training_whose_data_run_is_gone_is_exported_alone(tmp_path, new_store, capsys, gone):
+    here, there = new_store("here"), new_store("there")
+    data_id, run_id = record_training(tmp_path / "w", here)
+    if gone == "for good":
+        prune(here, select(here, "ddm-data-generation")[0])
+    elif gone == "to the trash":
+        connect(here).delete_run(data_id)
+    else:  # `make clean`, then a training on the data that are still on disk
+        with open_run(tmp_path / "t", "t", "e", store=there, tags={"data_generation_run_id": data_id}) as run:
+            pass
+        here, there, run_id = there, new_store("third"), run.run_id
+    expected = [run_id, data_id] if gone == "to the trash" else [run_id]
+    assert export_run(here, run_id, tmp_path / "run.zip") == expected
+    assert (f"has no run {data_id}" in capsys.readouterr().err) == (gone != "to the trash")
+    ids = import_archive(there, tmp_path / "run.zip")
+    tags = connect(there).get_run(ids[run_id]).data.tags
+    assert tags["original.data_generation_run_id"] == data_id
 
 
 def test_an_archive_of_a_run_with_a_token_can_be_read(tmp_path, new_store):
@@ -192,97 +199,6 @@ def test_what_is_no_archive(tmp_path, new_store):
         import_archive(new_store("other"), tmp_path / "y.zip")
 
 
-# --- old file stores -------------------------------------------------------------------------------------------
-FILE_STORE = """
-import mlflow
-from pathlib import Path
-mlflow.set_tracking_uri((Path.cwd() / "mlruns").as_uri())
-mlflow.set_experiment("old work")
-for name in ("a", "b"):
-    with mlflow.start_run(run_name=name) as run:
-        mlflow.log_params({"lr": 0.1, "n": 3})
-        for step in range(5):
-            mlflow.log_metric("loss", 1 / (step + 1), step=step)
-        mlflow.log_text("weights of " + name, "network/net.txt")
-        with mlflow.start_run(run_name=name + " child", nested=True):
-            mlflow.log_metric("m", 1.0)
-"""
-
-
-def digest_of_tree(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-@pytest.mark.slow
-def test_a_file_store_is_brought_into_sqlite(tmp_path, monkeypatch, capsys):
-    environment = {**os.environ, "MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    old = tmp_path / "old"
-    old.mkdir()
-    subprocess.run([sys.executable, "-c", FILE_STORE], cwd=old, env=environment, check=True, capture_output=True)
-    # The folder was moved since, as old stores are: its absolute places are wrong.
-    source = shutil.move(old / "mlruns", tmp_path / "mlruns")
-    before = digest_of_tree(source)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    main(["migrate", "mlruns"], standalone_mode=False)
-    assert digest_of_tree(source) == before
-    with pytest.raises(SystemExit):
-        main(["migrate", "mlruns"])
-    assert "has runs already" in capsys.readouterr().err
-    # The old folder does not get in the way of new runs, though MLflow would take it for its store.
-    with open_run(tmp_path / "r", "new", "new work", store=resolve_store()) as new:
-        new.log_artifact(tmp_path / "mlruns" / "0" / "meta.yaml")
-    assert new.run_id
-    assert digest_of_tree(source) == before
-    shutil.rmtree(source)  # what is there now stands on its own
-    client = connect(resolve_store())
-    experiment = client.get_experiment_by_name("old work")
-    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-    assert set(runs) == {"a", "b", "a child", "b child"}
-    assert runs["a child"].data.tags["mlflow.parentRunId"] == runs["a"].info.run_id
-    assert runs["a"].data.params == {"lr": "0.1", "n": "3"}
-    assert len(client.get_metric_history(runs["a"].info.run_id, "loss")) == 5
-    path = client.download_artifacts(runs["a"].info.run_id, "network/net.txt", str(tmp_path))
-    assert Path(path).read_text() == "weights of a"
-
-
-@pytest.mark.parametrize("busy", [True, False], ids=["a run begins", "the store is only open"])
-def test_a_migration_takes_nothing_from_those_who_use_the_store(tmp_path, new_store, monkeypatch, busy):
-    arrived, store = new_store("arrived"), new_store("here")
-    old = connect(arrived).create_run("0").info.run_id
-    client = connect(store)
-    assert list(client.search_runs(["0"])) == []  # its connection stays open
-    (tmp_path / "mlruns/0").mkdir(parents=True)
-    (tmp_path / "mlruns/0/meta.yaml").write_text("name: Default")
-
-    def migrate_filestore(command: list[str], **_) -> subprocess.CompletedProcess:
-        shutil.copy(arrived.database, command[command.index("--target") + 1].removeprefix("sqlite:///"))
-        if busy:
-            client.create_run("0", run_name="meanwhile")
-        return subprocess.CompletedProcess(command, 0)
-
-    monkeypatch.setattr("lanline.tracking.migrate.subprocess.run", migrate_filestore)
-    monkeypatch.setattr("lanline.tracking.migrate._counts_of_source", lambda _: {"runs": 1, "params": 0, "metrics": 0})
-    if busy:
-        with pytest.raises(UserError, match="has runs already"):
-            migrate(tmp_path / "mlruns", store)
-        assert [run.info.run_name for run in client.search_runs(["0"])] == ["meanwhile"]
-    else:
-        migrate(tmp_path / "mlruns", store)
-        assert [run.info.run_id for run in client.search_runs(["0"])] == [old]
-        later = client.create_run("0").info.run_id
-        assert connect(resolve_store(store.uri)).get_run(later)
-        with sqlite3.connect(store.database) as database:
-            assert database.execute("SELECT COUNT(*) FROM runs").fetchone() == (2,)
-
-
-def test_what_is_no_file_store(tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        main(["migrate", str(tmp_path), "--uri", f"sqlite:///{tmp_path}/x.db"])
-    assert "not a file store" in capsys.readouterr().err
-
-
 # --- pruning, later results --------------------------------------------------------------------------------------
 @pytest.mark.slow
 def test_pruning_removes_runs_and_their_artifacts(tmp_path, new_store, capsys):
@@ -317,6 +233,44 @@ def test_pruning_removes_nothing_that_it_did_not_show(tmp_path, new_store):
     assert [item.path for item in client.list_artifacts(there)] == ["net.txt"]
 
 
+def test_pruning_leaves_no_empty_experiment_behind(new_store, monkeypatch, capsys):
+    store = new_store("here")
+    client = connect(store)
+    old = client.create_experiment("old")
+    client.set_terminated(client.create_run(old).info.run_id)
+    main(["prune", "old", "--yes", "--older-than", "0d", "--uri", store.uri], standalone_mode=False)
+    assert client.get_experiment(old).lifecycle_stage == "active"  # an age asks for runs, not for the experiment
+    going_on = client.create_run(old).info.run_id
+    main(["prune", "old", "--yes", "--uri", store.uri], standalone_mode=False)
+    assert client.get_experiment(old).lifecycle_stage == "active"
+    client.set_terminated(going_on)
+    capsys.readouterr()
+    main(["prune", "old", "--yes", "--uri", store.uri], standalone_mode=False)
+    assert "experiment 'old' is empty" in capsys.readouterr().out
+    assert client.get_experiment(old).lifecycle_stage == "deleted"
+    empty = client.create_experiment("empty")
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    main(["prune", "empty", "--uri", store.uri], standalone_mode=False)
+    assert client.get_experiment(empty).lifecycle_stage == "active"
+    main(["prune", "empty", "--yes", "--uri", store.uri], standalone_mode=False)
+    assert client.get_experiment(empty).lifecycle_stage == "deleted"
+
+
+def test_pruning_without_a_terminal_removes_nothing(new_store, monkeypatch, capsys):
+    store = new_store("here")
+    client = connect(store)
+    run_id = client.create_run("0").info.run_id
+    client.set_terminated(run_id)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    main(["prune", "Default", "--uri", store.uri], standalone_mode=False)
+    assert "nobody answers" in capsys.readouterr().out
+    assert client.get_run(run_id).info.lifecycle_stage == "active"
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    main(["prune", "Default", "--uri", store.uri], standalone_mode=False)
+    assert "removed 1 runs" in capsys.readouterr().out
+    assert client.get_experiment("0").lifecycle_stage == "active"  # MLflow's own
+
+
 def test_later_results_go_to_the_same_run(tmp_path, new_store):
     store = new_store("here")
     _, run_id = record_training(tmp_path / "w", store)
@@ -332,10 +286,33 @@ def test_later_results_go_to_the_same_run(tmp_path, new_store):
 
 def test_sync_and_running_from_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    main(["sync"], standalone_mode=False)
     main(["running"], standalone_mode=False)
     with open_run(Path("reports/x"), "n", "e"), pytest.raises(SystemExit):
         main(["running"])
+    main(["sync"], standalone_mode=False)
     printed = capsys.readouterr()
-    assert "has everything" in printed.out
+    assert "MLflow has everything of reports" in printed.out
     assert "going on" in printed.err
+    with pytest.raises(SystemExit):
+        main(["sync", "networks/report"])
+    assert "networks/report, is not there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("folder", "command"),
+    [("reports/x", "make mlflow-sync"), ("my nets/report", "lanline sync 'my nets/report'")],
+)
+def test_after_an_outage_the_advice_finds_the_record(tmp_path, monkeypatch, capsys, new_store, folder, command):
+    def away(_: Store) -> None:
+        raise StoreUnavailable("away")
+
+    monkeypatch.chdir(tmp_path)
+    store = new_store("here")
+    with monkeypatch.context() as outage:
+        outage.setattr("lanline.tracking.mirror.connect", away)
+        with open_run(Path(folder), "n", "e", store=store):
+            pass
+    assert f"`{command}` brings it over" in capsys.readouterr().err
+    arguments = shlex.split(command.removeprefix("lanline ").replace("make mlflow-sync", "sync"))
+    main([*arguments, "--uri", store.uri], standalone_mode=False)
+    assert ": run " in capsys.readouterr().out

@@ -50,7 +50,8 @@ def print_lineage(target: str, as_json: bool = False, verify: bool = False, uri:
 
 def _as_json(lineage: Lineage, problems: list[str] | None) -> dict[str, Any]:
     verified = {} if problems is None else {"problems": problems, "without_hash": lineage.without_hash()}
-    return {"notes": lineage.notes, **verified, "tree": lineage.tree.to_json()}
+    said = {"notes": lineage.notes, "contradictions": lineage.contradictions}
+    return {**said, **verified, "tree": lineage.tree.to_json()}
 
 
 def _print(lineage: Lineage, problems: list[str] | None) -> None:
@@ -61,7 +62,9 @@ def _print(lineage: Lineage, problems: list[str] | None) -> None:
         print("\n".join(_plain(lineage.tree)))
     for note in lineage.notes:
         console.print(Text(f"note: {note}", "yellow"), soft_wrap=True)
-    if problems is None:
+    if problems is None:  # else they are among the problems
+        for contradiction in lineage.contradictions:
+            console.print(Text(f"contradiction: {contradiction}", "bold red"), soft_wrap=True)
         return
     if unknown := lineage.without_hash():
         console.print(Text(f"{len(unknown)} file(s) have no recorded hash to compare with:", "yellow"))

@@ -103,9 +103,12 @@ def ui(config: Config, port: int = 5000, uri: Uri = None) -> None:
 def sync(config: Config, root: Root = Path("reports"), uri: Uri = None) -> None:
     """Bring what MLflow missed into it."""
     with command():
+        from lanline.errors import UserError
         from lanline.tracking import spool
 
-        print("\n".join(spool.sync(root, _store(uri, config)) or ["MLflow has everything"]))
+        if not root.is_dir():
+            raise UserError(f"the folder with the reports of runs, {root}, is not there")
+        print("\n".join(spool.sync(root, _store(uri, config)) or [f"MLflow has everything of {root}"]))
 
 
 @main.command()
@@ -131,7 +134,9 @@ def migrate(
     with command():
         from lanline.tracking import migrate as migration
 
-        store = _store(uri, config)
+        settings = _tracking(config)
+        to_settings = (settings.get("uri"), settings.get("artifact_location"))
+        store = _store(uri, config) if uri else migration.target(*to_settings)
         counts = ", ".join(f"{count} {what}" for what, count in migration.migrate(source, store).items())
         print(f"{counts} are in {store.shown} now; {source} was left as it is")
 
@@ -159,7 +164,9 @@ def import_archive(archive: Path, config: Config, uri: Uri = None) -> None:
 def prune(
     experiment: str,
     config: Config,
-    older_than: Annotated[str, typer.Option(metavar="AGE", help="E.g. 12h, 30d or 8w.")] = "0d",
+    older_than: Annotated[
+        str | None, typer.Option(metavar="AGE", help="E.g. 12h, 30d or 8w. Default: all runs, and then the experiment.")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     uri: Uri = None,
 ) -> None:
@@ -168,7 +175,7 @@ def prune(
         from lanline.tracking import prune as pruning
 
         store = _store(uri, config)
-        runs, kept = pruning.select(store, experiment, pruning.parse_age(older_than))
+        runs, kept = pruning.select(store, experiment, pruning.parse_age(older_than or "0d"))
         if kept:
             print("kept, because registered networks need them:", *kept, sep="\n", end="\n\n")
         print("\n".join(map(str, runs)) or "nothing to remove")
@@ -179,9 +186,16 @@ def prune(
         else:
             question = f"remove these {these} and their artifacts for good?"
             answer = f"removed {these} and their artifacts"
-        if runs and (yes or input(f"{question} [y/N] ") == "y"):
+        last = older_than is None and pruning.are_last(store, experiment, runs)
+        if last and not runs:
+            question = f"move the empty experiment '{experiment}' to MLflow's trash?"
+        if not (runs or last) or not (yes or _agreed(question)):
+            return
+        if runs:
             pruning.prune(store, runs)
             print(answer)
+        if last and pruning.trash_if_empty(store, experiment):
+            print(f"experiment '{experiment}' is empty and in MLflow's trash; lanline's next run there restores it")
 
 
 @main.command()
@@ -217,12 +231,28 @@ def slurm_cancel() -> None:
         cancel_orphans(Path())
 
 
+def _agreed(question: str) -> bool:
+    """Whether somebody at the terminal says yes. Where nobody can (cron, CI) that is a no."""
+    try:
+        return input(f"{question} [y/N] ") == "y"
+    except EOFError:
+        print("\nnobody answers, so nothing is removed; --yes (with make: YES=1) does not ask")
+        return False
+
+
 def _store(uri: str | None, configs: list[Path]) -> Store:
     """The store that a workflow with these configuration files writes to."""
-    from lanline.files import read_yaml
     from lanline.tracking.store import resolve_store
+
+    settings = _tracking(configs)
+    return resolve_store(uri or settings.get("uri"), settings.get("artifact_location"))
+
+
+def _tracking(configs: list[Path]) -> dict[str, str]:
+    """What these configuration files say of tracking."""
+    from lanline.files import read_yaml
 
     settings: dict[str, str] = {}
     for path in configs:
         settings |= read_yaml(path).get("tracking") or {}
-    return resolve_store(uri or settings.get("uri"), settings.get("artifact_location"))
+    return settings

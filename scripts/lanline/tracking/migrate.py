@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -13,7 +14,8 @@ from urllib.parse import unquote, urlsplit
 import yaml
 
 from lanline.errors import UserError
-from lanline.tracking.store import Store, write_lock
+from lanline.logs import say
+from lanline.tracking.store import DEFAULT_URI, Store, resolve_store, write_lock
 
 # Columns that hold places of artifacts.
 _PLACES = (
@@ -23,6 +25,23 @@ _PLACES = (
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
+
+
+def target(uri: str | None, artifact_location: str | None) -> Store:
+    """The store to migrate into: that of the settings or, where they still name the old folder, the default one.
+
+    Args:
+        uri: of the configuration; None: MLFLOW_TRACKING_URI is asked.
+        artifact_location: of the configuration.
+    """
+    named = uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    if "://" in named.removeprefix("file://") or not Path(unquote(named.removeprefix("file:"))).is_dir():
+        return resolve_store(uri, artifact_location)
+    say(
+        f"the settings name the old store itself, {named}: its runs go to {DEFAULT_URI}. "
+        f"Set {'tracking.uri' if uri else 'MLFLOW_TRACKING_URI'} to that, or unset it, for all that comes"
+    )
+    return resolve_store(DEFAULT_URI, artifact_location)
 
 
 def migrate(source: Path, store: Store) -> dict[str, int]:

@@ -50,6 +50,13 @@ def only_trashes(store: Store) -> bool:
     return store.uri.startswith("http")
 
 
+def _view(store: Store) -> int:
+    """The runs that can go: those in the trash too, where it can be emptied from here."""
+    from mlflow.entities import ViewType
+
+    return ViewType.ACTIVE_ONLY if only_trashes(store) else ViewType.ALL
+
+
 def select(store: Store, experiment: str, older_than: int = 0) -> tuple[list[Prunable], list[Prunable]]:
     """The runs of an experiment that began more than ``older_than`` seconds ago, oldest first.
 
@@ -62,8 +69,6 @@ def select(store: Store, experiment: str, older_than: int = 0) -> tuple[list[Pru
     Raises:
         UserError: there is no experiment of that name.
     """
-    from mlflow.entities import ViewType
-
     client = connect(store)
     found = ask(store, client.get_experiment_by_name, experiment)
     if found is None:
@@ -71,14 +76,34 @@ def select(store: Store, experiment: str, older_than: int = 0) -> tuple[list[Pru
         raise UserError(f"{store.shown} has no experiment '{experiment}'; it has: {names}")
     before = int((time.time() - older_than) * 1000)
     query = f"attributes.start_time < {before} and attributes.status != 'RUNNING'"
-    view = ViewType.ACTIVE_ONLY if only_trashes(store) else ViewType.ALL
-    runs = ask_all(store, client.search_runs, [found.experiment_id], query, view)
+    runs = ask_all(store, client.search_runs, [found.experiment_id], query, _view(store))
     needed = runs_in_use(client, store)
     chosen = [
         Prunable(info.run_id, info.run_name, info.status, info.start_time, needed.get(info.run_id, ""))
         for info in sorted((run.info for run in runs), key=lambda info: info.start_time)
     ]
     return [run for run in chosen if not run.needed_by], [run for run in chosen if run.needed_by]
+
+
+def are_last(store: Store, experiment: str, runs: list[Prunable]) -> bool:
+    """Whether nothing is left in an experiment without these runs, so that it may go too.
+
+    Never for MLflow's own, ``Default``: clients that name no experiment write there.
+    """
+    client = connect(store)
+    found = ask(store, client.get_experiment_by_name, experiment)
+    if found.experiment_id == "0" or found.lifecycle_stage == "deleted":
+        return False
+    there = ask_all(store, client.search_runs, [found.experiment_id], "", _view(store))
+    return {run.info.run_id for run in there} <= {run.run_id for run in runs}
+
+
+def trash_if_empty(store: Store, experiment: str) -> bool:
+    """Move an experiment to MLflow's trash, unless a run began in it meanwhile. Gives whether it did."""
+    if empty := are_last(store, experiment, []):
+        client = connect(store)
+        write(store, client.delete_experiment, ask(store, client.get_experiment_by_name, experiment).experiment_id)
+    return empty
 
 
 def prune(store: Store, runs: list[Prunable]) -> None:

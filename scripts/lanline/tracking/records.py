@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from lanline.errors import UserError
-from lanline.files import redact
+from lanline.files import redact, sha256_file
 from lanline.tracking.journal import FOLDER, Event, journals, read_events, summary
 from lanline.tracking.mirror import KEY_TAG, artifact_hashes, read_position
 from lanline.tracking.store import Store, StoreUnavailable, ask, connect
@@ -35,6 +35,10 @@ class RecordedFile:
     path: Path
     sha256: str | None
     shown: str
+
+    def is_as_recorded(self) -> bool:
+        """Whether the file is there, with the recorded hash if there is one."""
+        return self.path.is_file() and self.sha256 in (None, sha256_file(self.path))
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,7 @@ class Records:
     def __init__(self, folders: Iterable[Path], store: Store | None, copies: Path) -> None:
         self.folders, self.store, self.notes = list(folders), store, []
         self._copies, self._client, self._tried = copies, None, False
+        self._tracked: dict[str | None, RunRecord | None] = {}
 
     def by_key(self, key: str) -> RunRecord | None:
         """The run with lanline's own key."""
@@ -103,6 +108,24 @@ class Records:
                 return read_journal(journal)
         tags = " and ".join(f"tags.{tag} = '{value}'" for tag, value in wanted.items())
         return self._search(f"{tags} and attributes.status = 'FINISHED'")
+
+    def as_recorded(self, run: RunRecord, artifact: str) -> RecordedFile | None:
+        """A file of a run with the content that was recorded: MLflow's copy where a later run wrote over it.
+
+        None if there is no such file, or neither has that content any more.
+        """
+        recorded = run.files.get(artifact)
+        if recorded is None or recorded.is_as_recorded():
+            return recorded
+        if run.key not in self._tracked:
+            self._tracked[run.key] = self._search(f"tags.`{KEY_TAG}` = '{run.key}'") if run.key else None
+        tracked = self._tracked[run.key]
+        copy = tracked.files.get(artifact) if tracked else None
+        if copy is None or not copy.path.is_file() or sha256_file(copy.path) != recorded.sha256:
+            self.notes.append(f"{recorded.shown} is not as {run.name} recorded it, and MLflow has no copy of it")
+            return None
+        self.notes.append(f"{recorded.shown} is not as {run.name} recorded it; MLflow's copy of it is used")
+        return copy
 
     def _journals(self) -> Iterator[Path]:
         for folder in self.folders:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -248,14 +249,21 @@ class Run:
             mirror(self.journal, self._store)
             bring_earlier(self.journal, self._store)
         except subprocess.TimeoutExpired:
-            say(f"MLflow is still taking {self.journal}; `make mlflow-sync` brings over what is missing")
+            say(f"MLflow is still taking {self.journal}; `{self._sync}` brings over what is missing")
         except StoreUnavailable as problem:
             say(redact(str(problem)))
-            say(f"the whole record is in {self.journal}; `make mlflow-sync` brings it over")
+            say(f"the whole record is in {self.journal}; `{self._sync}` brings it over")
         except Exception:
             # A bug or refusal on MLflow's side never takes the result of the run away.
             print(redact(traceback.format_exc()), file=sys.stderr)
-            say(f"MLflow did not take the record {self.journal}; `make mlflow-sync` tries again")
+            say(f"MLflow did not take the record {self.journal}; `{self._sync}` tries again")
+
+    @property
+    def _sync(self) -> str:
+        """The command that finds this record: `make mlflow-sync` looks in reports/, where the commands do not write."""
+        report = self.journal.parent.parent
+        in_reports = report.resolve().is_relative_to(Path("reports").resolve())
+        return "make mlflow-sync" if in_reports else f"lanline sync {shlex.quote(str(report))}"
 
 
 def open_run(

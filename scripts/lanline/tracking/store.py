@@ -114,8 +114,8 @@ def resolve_store(uri: str | None = None, artifact_location: str | None = None) 
     if scheme not in SCHEMES:
         raise UserError(
             f"{source} {redact(uri)!r} is not one of {', '.join(SCHEMES)} (a folder, MLflow's old file "
-            f"store, is no longer supported). Use e.g. {DEFAULT_URI}; `make mlflow-migrate SOURCE=./mlruns` "
-            "brings the runs of a file store into it"
+            f"store, is no longer supported). Set it to e.g. {DEFAULT_URI}; `make mlflow-migrate SOURCE=./mlruns` "
+            "brings the runs of a file store there"
         )
     if scheme == "sqlite":
         path, _, query = uri.split(":", 1)[1].removeprefix("///").partition("?")
@@ -229,6 +229,19 @@ def ask(store: Store, call: Callable[..., Any], *args: Any, **kwargs: Any) -> An
                 raise StoreUnavailable(f"MLflow store {store.shown}: {redact(str(error))}") from None
             else:
                 raise
+
+
+def exists(client: MlflowClient, store: Store, run_id: str) -> bool:
+    """Whether a store has a run: it may have been removed for good, or its store replaced (`make clean`)."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        ask(store, client.get_run, run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
+    return True
 
 
 def ask_all(store: Store, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Iterator[Any]:

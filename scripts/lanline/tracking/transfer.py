@@ -20,9 +20,10 @@ from typing_extensions import TypedDict  # pydantic refuses that of Python 3.11
 
 from lanline.errors import UserError
 from lanline.files import atomic_path, redact, redact_values
+from lanline.logs import say
 from lanline.tracking.journal import encode_number
 from lanline.tracking.mirror import KEY_TAG
-from lanline.tracking.store import Store, ask, connect, get_or_create_experiment, write
+from lanline.tracking.store import Store, ask, connect, exists, get_or_create_experiment, write
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -66,7 +67,7 @@ RUNS = TypeAdapter(Annotated[list[ArchivedRun], Field(min_length=1)])
 
 
 def export_run(store: Store, run_id: str, archive: Path) -> list[str]:
-    """Write a run, and the run of the data set that it names, to one archive.
+    """Write a run, and the run of the data set that it names if that is still there, to one archive.
 
     Returns:
         The ids of the runs in it.
@@ -83,7 +84,10 @@ def export_run(store: Store, run_id: str, archive: Path) -> list[str]:
         try:
             runs = [_read_run(client, store, run_id, root)]
             if data_run := runs[0]["tags"].get("data_generation_run_id"):
-                runs.append(_read_run(client, store, data_run, root))
+                if exists(client, store, data_run):
+                    runs.append(_read_run(client, store, data_run, root))
+                else:
+                    say(f"{store.shown} has no run {data_run} (the data set's) any more: it is not in the archive")
         except MlflowException as error:
             raise UserError(f"{store.shown}: {redact(str(error))}") from None
         (root / "runs.json").write_text(json.dumps(redact_values(runs), indent=1))
