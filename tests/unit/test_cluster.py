@@ -1,7 +1,9 @@
 """What a cluster needs and can be tested without one; tests/slurm has the rest."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,7 @@ from lanline.paths import Paths, shard_groups, shard_label
 from lanline.sidecars import ShardRecord
 from lanline.tracking.origin import attempts
 
+ROOT = Path(__file__).parents[2]
 WILDCARDS = {"model": "ddm", "network": "lan", "framework": "torch", "seed": "1"}
 
 
@@ -215,6 +218,14 @@ def test_a_job_is_preempted_when_slurm_names_the_time(said, preempted, monkeypat
     monkeypatch.setenv("SLURM_JOB_ID", "5")
     monkeypatch.setattr(preemption, "ask", lambda *command: said)
     assert preemption._is_preempted() == preempted
+
+
+def test_every_job_of_a_cluster_leaves_requeueing_to_slurm():
+    rules = re.split(r"^rule ", "".join(path.read_text() for path in ROOT.glob("rules/*.smk")), flags=re.MULTILINE)[1:]
+    scripts = {re.search(r"scripts/\w+\.py", rule).group() for rule in rules if "localrule: True" not in rule}
+    assert {"scripts/generate_shard.py", "scripts/train_jax.py"} < scripts
+    missing = [name for name in scripts if "leaves_requeueing_to_slurm():" not in (ROOT / name).read_text()]
+    assert not missing
 
 
 def test_times_of_partitions():
