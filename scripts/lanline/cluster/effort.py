@@ -46,7 +46,10 @@ EULER_SECONDS, EULER_LCA_SECONDS = 3.5, 18.0  # many trials of an lca go on to t
 USUAL_TRAJECTORIES, USUAL_STEP = 20_000, 0.001  # that a simulation's seconds were measured with
 ROWS_PER_SECOND, USUAL_WEIGHTS = 50_000, 21_000  # a slow node's core, with a network of this size; ours do 300,000
 HASH_BYTES_PER_SECOND = 100e6  # a shared file system rather than the processor
-BLOCK_THETAS = 16  # of each shard that validation computes again
+# In memory at once, whatever the size of a shard: a block of thetas while it is made, a piece while it is checked.
+BLOCK_THETAS, PIECE_ROWS = 16, 200_000
+BLOCK_COPIES, PIECE_COPIES = 12, 4  # of float32 rows; a block was measured to take 5.5, most of them in float64
+TRIAL_BYTES = 120  # of each simulated trial of a block; 56 measured
 EVALUATED_THETAS = 20_000  # a new one for every few of the usual 100,000 trials, and what figures need
 
 
@@ -63,7 +66,7 @@ def generate_shard(config: Config, wildcards: Mapping[str, str], threads: int) -
     workers = min(threads, config.data.shards_per_job)
     rounds = math.ceil(config.data.shards_per_job / workers)
     seconds = rounds * config.data.thetas_per_shard * _seconds_per_theta(config, wildcards["model"])
-    return _effort(seconds, workers * BASE_MB, 4 * workers * _shard_bytes(config, wildcards["model"]))
+    return _effort(seconds, workers * BASE_MB, workers * _block_bytes(config, wildcards["model"]))
 
 
 def validate_training_data(config: Config, wildcards: Mapping[str, str], threads: int) -> Effort:
@@ -71,7 +74,8 @@ def validate_training_data(config: Config, wildcards: Mapping[str, str], threads
     size = _shard_bytes(config, wildcards["model"])
     again = BLOCK_THETAS * _seconds_per_theta(config, wildcards["model"])
     seconds = config.data.shards * (size / HASH_BYTES_PER_SECOND + again / threads)
-    return _effort(seconds, BASE_MB, 4 * threads * size)
+    piece = PIECE_COPIES * size * min(1.0, PIECE_ROWS / config.data.rows_per_shard)
+    return _effort(seconds, BASE_MB, threads * (piece + _block_bytes(config, wildcards["model"])))
 
 
 def train(config: Config, wildcards: Mapping[str, str], threads: int) -> Effort:
@@ -107,6 +111,12 @@ def _effort(seconds: float, base_mb: float, data_bytes: float) -> Effort:
 def _shard_bytes(config: Config, model: str) -> int:
     columns = len(config.model(model).params) + 3  # theta, rt, choice, label
     return 4 * columns * config.data.rows_per_shard
+
+
+def _block_bytes(config: Config, model: str) -> float:
+    rows = BLOCK_COPIES * _shard_bytes(config, model) / config.data.thetas_per_shard
+    trials = TRIAL_BYTES * config.data.n_trajectories if _simulates(config, model) else 0
+    return BLOCK_THETAS * (rows + trials)
 
 
 def _seconds_per_theta(config: Config, model: str) -> float:
