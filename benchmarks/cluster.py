@@ -3,10 +3,13 @@
     python benchmarks/cluster.py plan [--shards 100 1000 5000] [--per-job 1 10 100]
     python benchmarks/cluster.py records [--shards 10000]
     python benchmarks/cluster.py submit [--jobs 300]
+    python benchmarks/cluster.py overhead [--repeats 3]
 
 `plan` times `snakemake -n` with 10 trainings beside a Snakefile of empty rules that has as many jobs and files: what
 Snakemake itself takes. `records` times record_lineage and validate_training_data beside reading and hashing the files.
 `submit` needs SLURM: it submits jobs that wait (sbatch --hold), counts them, and cancels them.
+`overhead` needs no SLURM: it runs the command that the executor hands to sbatch for a job whose script does nothing,
+with stand-ins for SLURM's commands, beside a Python that does nothing and one that imports Snakemake.
 """
 
 from __future__ import annotations
@@ -16,11 +19,13 @@ import os
 import resource
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import chdir
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 from lanline.cluster.folder import cancel_orphans, jobs_of
@@ -54,10 +59,29 @@ rule train:
     script: "empty.py"
 """
 
+# In a folder at the head of PATH, under the name of each of SLURM's commands that the executor calls.
+STAND_IN = """#!/bin/sh
+folder=$(dirname "$0")
+case $(basename "$0") in
+sbatch)
+    for last; do :; done
+    printf '%s\\n' "${last#--wrap=}" >"$folder/new" && mv "$folder/new" "$folder/job"
+    echo 1 ;;
+srun)
+    while [ "${1#-}" != "$1" ]; do shift; done
+    exec "$@" ;;
+esac
+"""
+TRIVIAL = "from pathlib import Path\nfor name in snakemake.output:\n    Path(name).touch()\n"
+
 
 def snakemake(folder: Path, *arguments: str) -> tuple[float, float]:
     """Wall and CPU seconds of a Snakemake that must succeed."""
-    command = [sys.executable, "-m", "snakemake", "--quiet", "all", *arguments]
+    return run([sys.executable, "-m", "snakemake", "--quiet", "all", *arguments], folder)
+
+
+def run(command: list[str], folder: Path) -> tuple[float, float]:
+    """Wall and CPU seconds of a command that must succeed, its children included."""
     before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -150,6 +174,48 @@ def submit(jobs: int) -> None:
         print(f"a job took {each * 1e3:.0f} ms, sbatch alone {alone * 1e3:.0f} ms: ratio {each / alone:.1f}")
 
 
+def overhead(repeats: int) -> None:
+    with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as commands:
+        folder = workspace(Path(name))
+        for script in (folder / "scripts").glob("*.py"):
+            script.write_text(TRIVIAL)
+        for command in ("sbatch", "srun", "squeue", "scancel", "sinfo", "sacct", "sacctmgr", "sshare"):
+            (Path(commands) / command).write_text(STAND_IN)
+            (Path(commands) / command).chmod(0o755)
+        os.environ["PATH"] = f"{commands}:{os.environ['PATH']}"
+        print(f"medians of {repeats:2}                       CPU s  wall s")
+        for code in ("pass", "import snakemake.cli"):
+            _print_medians(f"python -c '{code}'", [sys.executable, "-c", code], folder, repeats)
+        with _submitted(folder, Path(commands) / "job") as job:
+            _print_medians("the job", ["sh", str(job)], folder, repeats)
+        if not list(folder.glob("results/*/ddm/data/*.safetensors")):
+            raise SystemExit("the job made no shard")
+
+
+def _print_medians(what: str, command: list[str], folder: Path, repeats: int) -> None:
+    wall, cpu = map(statistics.median, zip(*(run(command, folder) for _ in range(repeats)), strict=True))
+    print(f"{what:34} {cpu:5.2f}  {wall:6.2f}", flush=True)
+
+
+@contextmanager
+def _submitted(folder: Path, job: Path) -> Iterator[Path]:
+    """What the executor hands to sbatch for the first job. Its head stands still meanwhile: the job needs its files."""
+    options = ["--profile", "profiles/slurm", "--jobs", "1", "--configfile", "config/quick.yaml"]
+    command = [sys.executable, "-m", "snakemake", "generate_shard", *options]
+    with (folder / "log").open("w") as log:
+        head = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+    while not job.exists() and head.poll() is None:
+        time.sleep(0.1)
+    if not job.exists():
+        raise SystemExit((folder / "log").read_text()[-2000:])
+    head.send_signal(signal.SIGSTOP)
+    try:
+        yield job
+    finally:
+        head.kill()
+        head.wait()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -160,13 +226,17 @@ def main() -> None:
     command.add_argument("--shards", type=int, default=10_000)
     command = commands.add_parser("submit")
     command.add_argument("--jobs", type=int, default=300)
+    command = commands.add_parser("overhead")
+    command.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     if args.command == "plan":
         plan(args.shards, args.per_job)
     elif args.command == "records":
         records(args.shards)
-    else:
+    elif args.command == "submit":
         submit(args.jobs)
+    else:
+        overhead(args.repeats)
 
 
 if __name__ == "__main__":

@@ -32,11 +32,24 @@ SAFETY = 2.0
 # CPU seconds for a theta with 1000 rows, of the slowest models (benchmarks/README.md).
 EXACT_SECONDS = 0.01
 CONTINUOUS_SECONDS = 2.6  # dev_rlwm: drawn by ssm-simulators without steps, whatever the target
+OWN_WALK_SECONDS = 0.2  # in continuous time, by lanline's own simulators
+OWN_WALKS = {  # the keys of `lanline.engines.walks.SIMULATORS`, which imports numba
+    "race_model",
+    "lca",
+    "ddm_flexbound_seq2",
+    "ddm_flexbound_par2",
+    "ddm_flexbound_mic2_ornstein",
+    "ddm_flexbound_mic2_multinoise",
+    "ddm_flexbound_tradeoff",
+}
 EULER_SECONDS, EULER_LCA_SECONDS = 3.5, 18.0  # many trials of an lca go on to the time limit
 USUAL_TRAJECTORIES, USUAL_STEP = 20_000, 0.001  # that a simulation's seconds were measured with
-ROWS_PER_SECOND, USUAL_WEIGHTS = 50_000, 21_000  # one core trains so many rows a second in a network of this size
+ROWS_PER_SECOND, USUAL_WEIGHTS = 50_000, 21_000  # a slow node's core, with a network of this size; ours do 300,000
 HASH_BYTES_PER_SECOND = 100e6  # a shared file system rather than the processor
-BLOCK_THETAS = 16  # of each shard that validation computes again
+# In memory at once, whatever the size of a shard: a block of thetas while it is made, a piece while it is checked.
+BLOCK_THETAS, PIECE_ROWS = 16, 200_000
+BLOCK_COPIES, PIECE_COPIES = 12, 4  # of float32 rows; a block was measured to take 5.5, most of them in float64
+TRIAL_BYTES = 120  # of each simulated trial of a block; 56 measured
 EVALUATED_THETAS = 20_000  # a new one for every few of the usual 100,000 trials, and what figures need
 
 
@@ -53,7 +66,7 @@ def generate_shard(config: Config, wildcards: Mapping[str, str], threads: int) -
     workers = min(threads, config.data.shards_per_job)
     rounds = math.ceil(config.data.shards_per_job / workers)
     seconds = rounds * config.data.thetas_per_shard * _seconds_per_theta(config, wildcards["model"])
-    return _effort(seconds, workers * BASE_MB, 4 * workers * _shard_bytes(config, wildcards["model"]))
+    return _effort(seconds, workers * BASE_MB, workers * _block_bytes(config, wildcards["model"]))
 
 
 def validate_training_data(config: Config, wildcards: Mapping[str, str], threads: int) -> Effort:
@@ -61,7 +74,8 @@ def validate_training_data(config: Config, wildcards: Mapping[str, str], threads
     size = _shard_bytes(config, wildcards["model"])
     again = BLOCK_THETAS * _seconds_per_theta(config, wildcards["model"])
     seconds = config.data.shards * (size / HASH_BYTES_PER_SECOND + again / threads)
-    return _effort(seconds, BASE_MB, 4 * threads * size)
+    piece = PIECE_COPIES * size * min(1.0, PIECE_ROWS / config.data.rows_per_shard)
+    return _effort(seconds, BASE_MB, threads * (piece + _block_bytes(config, wildcards["model"])))
 
 
 def train(config: Config, wildcards: Mapping[str, str], threads: int) -> Effort:
@@ -81,11 +95,13 @@ def gpu(config: Config, wildcards: Mapping[str, str]) -> int | None:
 
 
 def evaluate_network(config: Config, wildcards: Mapping[str, str], threads: int) -> Effort:
-    """The reference at the evaluation's trials."""
-    model = wildcards["model"]
-    share = config.evaluation.trials / 100_000
-    thetas = EVALUATED_THETAS * share if _has_exact(model) else 2 * config.evaluation.mass_thetas
-    return _effort(thetas * _seconds_per_theta(config, model), 2 * BASE_MB, 2_000 * config.evaluation.trials)
+    """The reference at the evaluation's trials, from the best engine of the model: data.engine does not count."""
+    model, trials = wildcards["model"], config.evaluation.trials
+    if _has_exact(model):
+        seconds = EVALUATED_THETAS * trials / 100_000 * EXACT_SECONDS
+    else:
+        seconds = 2 * config.evaluation.mass_thetas * _seconds_per_theta(config, model)
+    return _effort(seconds, 2 * BASE_MB, 2_000 * trials)
 
 
 def _effort(seconds: float, base_mb: float, data_bytes: float) -> Effort:
@@ -97,15 +113,26 @@ def _shard_bytes(config: Config, model: str) -> int:
     return 4 * columns * config.data.rows_per_shard
 
 
+def _block_bytes(config: Config, model: str) -> float:
+    rows = BLOCK_COPIES * _shard_bytes(config, model) / config.data.thetas_per_shard
+    trials = TRIAL_BYTES * config.data.n_trajectories if _simulates(config, model) else 0
+    return BLOCK_THETAS * (rows + trials)
+
+
 def _seconds_per_theta(config: Config, model: str) -> float:
-    data = config.data
-    if data.engine != "simulation" and _has_exact(model):
+    data, simulator = config.data, config.model(model).simulator
+    if not _simulates(config, model):
         return EXACT_SECONDS * max(1.0, data.rows_per_theta / 1000)
-    seconds = CONTINUOUS_SECONDS
     if data.target == "euler":
-        stepping = EULER_LCA_SECONDS if config.model(model).simulator == "lca" else EULER_SECONDS
-        seconds = max(seconds, stepping * USUAL_STEP / data.delta_t)
+        stepping = EULER_LCA_SECONDS if simulator == "lca" else EULER_SECONDS
+        seconds = max(CONTINUOUS_SECONDS, stepping * USUAL_STEP / data.delta_t)
+    else:
+        seconds = OWN_WALK_SECONDS if simulator in OWN_WALKS else CONTINUOUS_SECONDS
     return seconds * data.n_trajectories / USUAL_TRAJECTORIES
+
+
+def _simulates(config: Config, model: str) -> bool:
+    return config.data.engine == "simulation" or not _has_exact(model)
 
 
 def _has_exact(model: str) -> bool:
