@@ -20,8 +20,9 @@ simulation runs with a deadline.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +60,8 @@ _BOUND_PARAMETER = {"racing_diffusion_model": ("b", 1), "addm": ("a", 0)}
 _FROM_ZERO = "ddm"  # ddm_legacy: bounds at 0 and a, and no function of time for them
 _WALKS = _BOUNDED | {_STABLE, *_BOUND_PARAMETER}
 WITHOUT_STEPS = {"lba_vanilla", "lba_angle", "poisson_race", "rlwm_lba_race", "rlwm_lba_pw_v1"}  # their times are drawn
+# ssm-simulators and numpy keep a random state for all threads of a process. Ours (`lanline.engines.walks`) do not.
+_RANDOM_STATE = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -193,7 +196,7 @@ def simulate(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Simulate ``n_trajectories`` trials at each row of ``theta``.
 
-    Not thread-safe: ssm-simulators keeps its random state in module variables.
+    In several threads, those with simulators of ssm-simulators wait for one another: it has one random state for all.
 
     Args:
         model: any model of the registry.
@@ -248,7 +251,7 @@ def _simulate_together(
     # Walks that run out of time end after the limit, never on it, and are cut off below.
     column["deadline"] = (limit + 2 * delta_t).astype(np.float32)
     simulator = Simulator(model.name.removesuffix(DEADLINE_SUFFIX) + DEADLINE_SUFFIX, **overrides)
-    with _numpy_seed(seed):
+    with nullcontext() if "simulator" in overrides else _random_state(seed):
         done = simulator.simulate(
             column,
             n_samples=n_trajectories,
@@ -325,11 +328,12 @@ def _stable_overshoot(alpha: float, a: float, delta_t: float) -> float:
 
 
 @contextmanager
-def _numpy_seed(seed: int) -> Iterator[None]:
-    """Seed numpy's global generator, which a few of ssm-simulators' models draw from, and put it back."""
-    state = np.random.get_state()
-    np.random.seed(seed)
-    try:
-        yield
-    finally:
-        np.random.set_state(state)
+def _random_state(seed: int) -> Iterator[None]:
+    """Have ssm-simulators' random state alone, and numpy's global one, which a few models draw from, with this seed."""
+    with _RANDOM_STATE:
+        state = np.random.get_state()
+        np.random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(state)
