@@ -1,7 +1,7 @@
 """Labels from simulated trials and a kernel density estimate.
 
-This engine has every model of the registry. Its labels carry the sampling noise of `n_trajectories` trials
-and the smoothing of the estimate. What they are labels of depends on the target:
+This engine has every model of the registry that has response times. Its labels carry the sampling noise of
+`n_trajectories` trials and the smoothing of the estimate. What they are labels of depends on the target:
 
 - ``euler``: the process that ssm-simulators' simulator really runs, with its step delta_t.
 - ``continuous``: the process in continuous time, with steps that `step` chooses such that their error stays below
@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from lanline.engines import kde
+from lanline.engines import kde, softmax
 from lanline.errors import UserError
 from lanline.models import DEADLINE_SUFFIX, Model
 
@@ -59,7 +59,8 @@ _STABLE = "levy_flexbound"  # the same with symmetric alpha-stable noise of unit
 _BOUND_PARAMETER = {"racing_diffusion_model": ("b", 1), "addm": ("a", 0)}
 _FROM_ZERO = "ddm"  # ddm_legacy: bounds at 0 and a, and no function of time for them
 _WALKS = _BOUNDED | {_STABLE, *_BOUND_PARAMETER}
-WITHOUT_STEPS = {"lba_vanilla", "lba_angle", "poisson_race", "rlwm_lba_race", "rlwm_lba_pw_v1"}  # their times are drawn
+# Their times are drawn, and those of softmax models do not matter.
+WITHOUT_STEPS = {"lba_vanilla", "lba_angle", "poisson_race", "rlwm_lba_race", "rlwm_lba_pw_v1", softmax.SIMULATOR}
 # ssm-simulators and numpy keep a random state for all threads of a process. Ours (`lanline.engines.walks`) do not.
 _RANDOM_STATE = threading.Lock()
 
@@ -206,7 +207,7 @@ def simulate(
         seed: of the simulator.
 
     Returns:
-        Response times and choices, (B, n_trajectories) each, nan for omissions.
+        Response times and choices, (B, n_trajectories) each, nan for omissions. Softmax models have the time 0.
     """
     check_target(model, target)
     corrected = target == "continuous" and model.simulator in _WALKS
@@ -262,6 +263,8 @@ def _simulate_together(
         )
     rt = done["rts"].reshape(n_trajectories, len(theta)).T.astype(np.float64)
     choice = done["choices"].reshape(n_trajectories, len(theta)).T.astype(np.float64)
+    if softmax.covers(model):
+        return np.zeros_like(choice), choice  # ssm-simulators' placeholder is -1
     # A walk that stops exactly on its start point has the sign 0 in two-choice models: no response either.
     omitted = (rt <= 0) | (rt >= limit[:, None]) | ~np.isin(choice, model.choices)
     if "A" in column and model.simulator in _BOUND_PARAMETER:
