@@ -5,11 +5,11 @@ This engine has every model of the registry that has response times. Its labels 
 
 - ``euler``: the process that ssm-simulators' simulator really runs, with its step delta_t.
 - ``continuous``: the process in continuous time, with steps that `step` chooses such that their error stays below
-  the sampling noise. Accumulators and two-level choices have simulators of our own (`lanline.engines.walks`).
-  The others are ssm-simulators', run with coarse steps and a correction: a walk with step delta_t overshoots its
-  bounds by 0.5826 sqrt(delta_t) on average, as if they lay that much further out (Siegmund 1979; Broadie,
-  Glasserman & Kou 1997). Bounds that lie that much further in take the error from order sqrt(delta_t) to order
-  delta_t.
+  the sampling noise of 20,000 trials, whatever their number. Accumulators and two-level choices have simulators of
+  our own (`lanline.engines.walks`). The others are ssm-simulators', run with coarse steps and a correction: a walk
+  with step delta_t overshoots its bounds by 0.5826 sqrt(delta_t) on average, as if they lay that much further out
+  (Siegmund 1979; Broadie, Glasserman & Kou 1997). Bounds that lie that much further in take the error from order
+  sqrt(delta_t) to order delta_t.
 
 Simulated trials that reach the time limit are omissions. They count in the denominator, so the densities of
 all choices together have the mass 1 - P(omission), and are never part of the estimate. ssm-simulators itself
