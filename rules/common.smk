@@ -8,12 +8,14 @@ from snakemake.exceptions import WorkflowError
 
 from lanline.cluster import effort, folder
 from lanline.config import parse_config
+from lanline.engine_facts import check_engines
 from lanline.errors import UserError
 from lanline.paths import Paths, run_name, shard_groups, shard_label
 from lanline.versions import code_fingerprint, training_code
 
 try:
     CONFIG = parse_config(config)
+    check_engines(CONFIG)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 

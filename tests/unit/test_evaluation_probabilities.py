@@ -103,6 +103,14 @@ def test_without_an_exact_density_the_reference_is_simulated():
     assert 0 < metrics.reference_sampling_error < 0.5 / np.sqrt(1000)
 
 
+@pytest.mark.parametrize("network_type", ["cpn", "gonogo"])
+def test_the_step_plays_no_part_in_continuous_time(network_type):
+    """Not in the outcomes either: their simulation chooses its steps itself, as that of labels does."""
+    few = SETTINGS.model_copy(update={"trials": 400})
+    outcomes = [reference_of("ornstein", network_type, Data(delta_t=step), few).outcome for step in (1e-3, 0.1)]
+    assert np.array_equal(*outcomes)
+
+
 @pytest.mark.parametrize(("model", "network_type"), [("ddm", "cpn"), ("race_3", "cpn"), ("ddm_deadline", "opn")])
 def test_probabilities_of_an_exported_network(tmp_path, model, network_type):
     spec = spec_of(model, network_type)

@@ -60,6 +60,17 @@ def test_undamaged_data_pass(data):
     assert problems(*data) == {}
 
 
+@pytest.mark.parametrize("model", ["levy", "full_ddm_rv"])  # these draw from ssm-simulators' random state, and numpy's
+def test_simulated_data_pass_on_several_cores(tmp_path, model):
+    simulated = {"engine": "simulation", "target": "euler", "delta_t": 0.01, "n_trajectories": 200, "max_t": 5.0}
+    size = {"shards": 4, "thetas_per_shard": 16, "rows_per_theta": 10}
+    config = parse_config({"name": "test", "models": [model], "data": {**simulated, **size}})
+    records = [
+        generate_shard(config, model, shard, tmp_path / f"shard-{shard_label(shard)}.safetensors") for shard in range(4)
+    ]
+    assert validate_dataset(tmp_path, build_inventory(records), "test", config, threads=2).problems == ()
+
+
 def test_missing_and_extra_files(data):
     folder, inventory = data
     (folder / inventory.files[1].file).rename(folder / "other.safetensors")

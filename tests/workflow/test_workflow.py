@@ -186,6 +186,10 @@ def test_a_mistake_in_the_configuration_stops_before_anything_runs(workspace):
     assert "Did you mean 'optimizer'?" in output
     assert "Did you mean 'ddm'?" in output
     assert "Traceback" not in output
+    overlay = workspace.overlay("lacks.yaml", "data: {engine: closed_form}\nmodels: [ddm, weibull]")
+    output = workspace.quick("-n", overlays=(overlay,), fails=True)
+    assert "data.engine: weibull has no closed_form; it has auto, first_passage, simulation" in output
+    assert "Traceback" not in output
 
 
 def test_only_trainings_on_a_gpu_ask_for_one(workspace):

@@ -7,23 +7,12 @@ The Snakefile imports this module: nothing heavy here.
 
 from __future__ import annotations
 
-import json
 import math
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib import metadata
-from pathlib import Path
-
-from platformdirs import user_cache_path
 
 from lanline.config import Config
-from lanline.errors import UserError
-from lanline.files import write_json
-from lanline.models import DEADLINE_SUFFIX, get_model, model_names
-from lanline.versions import child_environment, code_fingerprint
+from lanline.engine_facts import has_exact as _has_exact
 
 BASE_MINUTES = 10.0  # of a job that has little to do, on a slow file system, and with code to be compiled first
 BASE_MB = 1500  # Python, its libraries, and the two Snakemakes above the script (260 MB)
@@ -133,30 +122,3 @@ def _seconds_per_theta(config: Config, model: str) -> float:
 
 def _simulates(config: Config, model: str) -> bool:
     return config.data.engine == "simulation" or not _has_exact(model)
-
-
-def _has_exact(model: str) -> bool:
-    return model.removesuffix(DEADLINE_SUFFIX) in _models_with_exact_densities()
-
-
-@cache
-def _models_with_exact_densities() -> frozenset[str]:
-    """Asked of the engines once for each version of their code, in a process of its own: they import numba."""
-    version = metadata.version("ssm-simulators")
-    path = user_cache_path("lanline") / f"exact-{code_fingerprint('engines')}-ssm-simulators-{version}.json"
-    if not path.exists():
-        command = [sys.executable, "-m", __name__, str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, env=child_environment())
-        if done.returncode != 0:
-            raise UserError(f"the engines could not be asked which models they cover:\n{done.stderr.strip()}")
-    return frozenset(json.loads(path.read_text()))
-
-
-def _write_models_with_exact_densities(path: Path) -> None:
-    from lanline.engines import has_exact
-
-    write_json(path, [name for name in model_names() if has_exact(get_model(name))])
-
-
-if __name__ == "__main__":
-    _write_models_with_exact_densities(Path(sys.argv[1]))

@@ -44,9 +44,10 @@ class Densities(Protocol):
 
 def engines_of(model: Model) -> list[str]:
     """The engines that have the density of a model, the most exact one first."""
-    from lanline.engines import first_passage
+    from lanline.engines import first_passage, softmax
 
-    engines = ["simulation"]
+    # Choices alone have no response times to estimate a density from.
+    engines = [] if softmax.covers(model) else ["simulation"]
     if first_passage.covers(model):
         engines.insert(0, "first_passage")
     if _by_formula(model) is not None:
@@ -56,7 +57,7 @@ def engines_of(model: Model) -> list[str]:
 
 def has_exact(model: Model) -> bool:
     """Whether a model has densities without simulation."""
-    return len(engines_of(model)) > 1
+    return engines_of(model)[0] != "simulation"
 
 
 def _by_formula(model: Model) -> ModuleType | None:

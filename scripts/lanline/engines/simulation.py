@@ -1,15 +1,15 @@
 """Labels from simulated trials and a kernel density estimate.
 
-This engine has every model of the registry. Its labels carry the sampling noise of `n_trajectories` trials
-and the smoothing of the estimate. What they are labels of depends on the target:
+This engine has every model of the registry that has response times. Its labels carry the sampling noise of
+`n_trajectories` trials and the smoothing of the estimate. What they are labels of depends on the target:
 
 - ``euler``: the process that ssm-simulators' simulator really runs, with its step delta_t.
 - ``continuous``: the process in continuous time, with steps that `step` chooses such that their error stays below
-  the sampling noise. Accumulators and two-level choices have simulators of our own (`lanline.engines.walks`).
-  The others are ssm-simulators', run with coarse steps and a correction: a walk with step delta_t overshoots its
-  bounds by 0.5826 sqrt(delta_t) on average, as if they lay that much further out (Siegmund 1979; Broadie,
-  Glasserman & Kou 1997). Bounds that lie that much further in take the error from order sqrt(delta_t) to order
-  delta_t.
+  the sampling noise of 20,000 trials, whatever their number. Accumulators and two-level choices have simulators of
+  our own (`lanline.engines.walks`). The others are ssm-simulators', run with coarse steps and a correction: a walk
+  with step delta_t overshoots its bounds by 0.5826 sqrt(delta_t) on average, as if they lay that much further out
+  (Siegmund 1979; Broadie, Glasserman & Kou 1997). Bounds that lie that much further in take the error from order
+  sqrt(delta_t) to order delta_t.
 
 Simulated trials that reach the time limit are omissions. They count in the denominator, so the densities of
 all choices together have the mass 1 - P(omission), and are never part of the estimate. ssm-simulators itself
@@ -20,14 +20,15 @@ simulation runs with a deadline.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lanline.engines import kde
+from lanline.engines import kde, softmax
 from lanline.errors import UserError
 from lanline.models import DEADLINE_SUFFIX, Model
 
@@ -58,7 +59,10 @@ _STABLE = "levy_flexbound"  # the same with symmetric alpha-stable noise of unit
 _BOUND_PARAMETER = {"racing_diffusion_model": ("b", 1), "addm": ("a", 0)}
 _FROM_ZERO = "ddm"  # ddm_legacy: bounds at 0 and a, and no function of time for them
 _WALKS = _BOUNDED | {_STABLE, *_BOUND_PARAMETER}
-WITHOUT_STEPS = {"lba_vanilla", "lba_angle", "poisson_race", "rlwm_lba_race", "rlwm_lba_pw_v1"}  # their times are drawn
+# Their times are drawn, and those of softmax models do not matter.
+WITHOUT_STEPS = {"lba_vanilla", "lba_angle", "poisson_race", "rlwm_lba_race", "rlwm_lba_pw_v1", softmax.SIMULATOR}
+# ssm-simulators and numpy keep a random state for all threads of a process. Ours (`lanline.engines.walks`) do not.
+_RANDOM_STATE = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -193,7 +197,7 @@ def simulate(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Simulate ``n_trajectories`` trials at each row of ``theta``.
 
-    Not thread-safe: ssm-simulators keeps its random state in module variables.
+    In several threads, those with simulators of ssm-simulators wait for one another: it has one random state for all.
 
     Args:
         model: any model of the registry.
@@ -203,7 +207,7 @@ def simulate(
         seed: of the simulator.
 
     Returns:
-        Response times and choices, (B, n_trajectories) each, nan for omissions.
+        Response times and choices, (B, n_trajectories) each, nan for omissions. Softmax models have the time 0.
     """
     check_target(model, target)
     corrected = target == "continuous" and model.simulator in _WALKS
@@ -248,7 +252,7 @@ def _simulate_together(
     # Walks that run out of time end after the limit, never on it, and are cut off below.
     column["deadline"] = (limit + 2 * delta_t).astype(np.float32)
     simulator = Simulator(model.name.removesuffix(DEADLINE_SUFFIX) + DEADLINE_SUFFIX, **overrides)
-    with _numpy_seed(seed):
+    with nullcontext() if "simulator" in overrides else _random_state(seed):
         done = simulator.simulate(
             column,
             n_samples=n_trajectories,
@@ -259,6 +263,8 @@ def _simulate_together(
         )
     rt = done["rts"].reshape(n_trajectories, len(theta)).T.astype(np.float64)
     choice = done["choices"].reshape(n_trajectories, len(theta)).T.astype(np.float64)
+    if softmax.covers(model):
+        return np.zeros_like(choice), choice  # ssm-simulators' placeholder is -1
     # A walk that stops exactly on its start point has the sign 0 in two-choice models: no response either.
     omitted = (rt <= 0) | (rt >= limit[:, None]) | ~np.isin(choice, model.choices)
     if "A" in column and model.simulator in _BOUND_PARAMETER:
@@ -325,11 +331,12 @@ def _stable_overshoot(alpha: float, a: float, delta_t: float) -> float:
 
 
 @contextmanager
-def _numpy_seed(seed: int) -> Iterator[None]:
-    """Seed numpy's global generator, which a few of ssm-simulators' models draw from, and put it back."""
-    state = np.random.get_state()
-    np.random.seed(seed)
-    try:
-        yield
-    finally:
-        np.random.set_state(state)
+def _random_state(seed: int) -> Iterator[None]:
+    """Have ssm-simulators' random state alone, and numpy's global one, which a few models draw from, with this seed."""
+    with _RANDOM_STATE:
+        state = np.random.get_state()
+        np.random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(state)

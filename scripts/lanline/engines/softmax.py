@@ -13,10 +13,12 @@ from scipy.special import log_softmax
 
 from lanline.models import Model
 
+SIMULATOR = "inv_temp_softmax"
+
 
 def covers(model: Model) -> bool:
     """Whether this engine has the probabilities of ``model``."""
-    return model.simulator == "inv_temp_softmax"
+    return model.simulator == SIMULATOR
 
 
 @dataclass(frozen=True)

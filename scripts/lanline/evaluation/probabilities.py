@@ -16,7 +16,7 @@ import numpy as np
 from lanline import engines
 from lanline.config import Data, Evaluation
 from lanline.dataset.rows import probability_rows, sample_theta
-from lanline.engines.simulation import simulate
+from lanline.engines.simulation import simulate, step
 from lanline.errors import UserError
 from lanline.evaluation.exported import LogLikelihood
 from lanline.evaluation.metrics import clustered_standard_error
@@ -165,7 +165,8 @@ def _simulated_outcomes(
 ) -> np.ndarray:
     """(T, n) categories of fresh simulated trials."""
     limit = engines.time_limit(model, theta, data)
-    rt, choice = simulate(model, theta, limit, data.target, data.delta_t, n, int(rng.integers(2**31)))
+    delta_t = step(model, data.target, data.delta_t)
+    rt, choice = simulate(model, theta, limit, data.target, delta_t, n, int(rng.integers(2**31)))
     omitted = np.isnan(rt)
     if spec.network_type == "opn":
         return omitted.astype(int)

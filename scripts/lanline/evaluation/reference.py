@@ -22,6 +22,7 @@ import numpy as np
 from lanline import engines
 from lanline.config import Data, Evaluation
 from lanline.dataset.rows import sample_theta
+from lanline.engines import softmax
 from lanline.engines.simulation import simulate, step
 from lanline.errors import UserError
 from lanline.models import Model
@@ -219,7 +220,9 @@ def _curves(
     sampled, _ = parts[0].sample(GRID_SAMPLED, rng)
     sampled = np.fmin(sampled, data.max_t)  # not minimum: where everything is omitted there are only nan
     onset = np.maximum(sampled.min(axis=1, keepdims=True) - BEFORE_FIRST, 0)
-    uniform = np.broadcast_to(np.linspace(0, data.max_t, GRID_UNIFORM), (len(theta), GRID_UNIFORM))
+    # Softmax models have probabilities, the same at all times: over one second their integral is the sum.
+    end = 1.0 if softmax.covers(model) else data.max_t
+    uniform = np.broadcast_to(np.linspace(0, end, GRID_UNIFORM), (len(theta), GRID_UNIFORM))
     rt = np.sort(np.concatenate([uniform, onset, sampled], axis=1)).astype(np.float32).astype(float)
     density = [
         np.mean([np.exp(part.log_density(rt, np.full_like(rt, choice))) for part in parts], axis=0)

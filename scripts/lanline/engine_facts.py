@@ -1,0 +1,74 @@
+"""Which engines each model has, without importing them: the Snakefile is parsed by every job, and they import numba.
+
+They are asked once for each version of their code, in a process of its own; the answers lie in the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import cache
+from importlib import metadata
+from itertools import product
+from pathlib import Path
+from typing import get_args
+
+from platformdirs import user_cache_path
+
+from lanline.config import Config, Data
+from lanline.errors import UserError
+from lanline.files import write_json
+from lanline.models import DEADLINE_SUFFIX, get_model, model_names
+from lanline.versions import child_environment, code_fingerprint
+
+
+def has_exact(model: str) -> bool:
+    """Whether a model has densities without simulation."""
+    return _facts()[model]["exact"]
+
+
+def check_engines(config: Config) -> None:
+    """Refuse an engine that one of the models lacks, or a target that its engine cannot have.
+
+    Raises:
+        UserError: with one line for each such model.
+    """
+    setting = _setting(config.data.engine, config.data.target)
+    refused = [_facts()[entry.name]["refused"].get(setting) for entry in config.models]
+    if lines := [f"  {line}" for line in refused if line]:
+        raise UserError("\n".join([f"configuration has {len(lines)} mistake(s):", *lines]))
+
+
+def _setting(engine: str, target: str) -> str:
+    return f"{engine}, {target}"
+
+
+@cache
+def _facts() -> dict[str, dict]:
+    """By model: whether it is ``exact``, and by setting the reason why it is ``refused``."""
+    code, version = code_fingerprint("engines", "engine_facts"), metadata.version("ssm-simulators")
+    path = user_cache_path("lanline") / f"engines-{code}-ssm-simulators-{version}.json"
+    if not path.exists():
+        command = [sys.executable, "-m", __name__, str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, env=child_environment())
+        if done.returncode != 0:
+            raise UserError(f"the engines could not be asked which models they cover:\n{done.stderr.strip()}")
+    return json.loads(path.read_text())
+
+
+def _ask(name: str) -> dict:
+    from lanline import engines
+
+    model, refused = get_model(name), {}
+    for engine, target in product(*(get_args(Data.model_fields[key].annotation) for key in ("engine", "target"))):
+        try:
+            engines.resolve_engine(model, Data(engine=engine, target=target))
+        except UserError as error:
+            refused[_setting(engine, target)] = str(error)
+    return {"exact": engines.has_exact(model), "refused": refused}
+
+
+if __name__ == "__main__":
+    names = [name + suffix for name in model_names() for suffix in ("", DEADLINE_SUFFIX)]
+    write_json(Path(sys.argv[1]), {name: _ask(name) for name in names})
