@@ -1,9 +1,11 @@
 """Both frameworks: the same steps, those of torch.optim, and no silent change of device."""
 
+import gc
 import os
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 from typing import get_args
 
@@ -255,6 +257,20 @@ def test_predict_is_the_networks_forward_pass(framework):
     backend = start(framework, Training())
     for n in (1000, 40_000):
         np.testing.assert_allclose(backend.predict(x[:n]), forward(spec_with(), weights, x[:n]), atol=1e-5)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_backend_goes_with_its_last_user(framework):
+    """And not when the garbage collector finds it: after JAX itself has gone, at the process's end, that is a crash."""
+    gc.disable()
+    try:
+        backend = start(framework, Training(batch_size=200))
+        take_steps(backend, batches(), np.full(STEPS, 1e-3, np.float32))
+        gone = weakref.ref(backend)
+        del backend
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

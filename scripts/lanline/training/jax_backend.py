@@ -59,7 +59,7 @@ class JaxBackend:
         self._everywhere, self._shared = NamedSharding(mesh, everywhere), NamedSharding(mesh, shared)
         self._n_shares = mesh.size
         self._resident = settings.device == "gpu"  # whether rows are brought to the device a window at a time
-        self._window = Window(lambda rows: jax.device_put(rows, self._everywhere))
+        self._window = Window(partial(jax.device_put, device=self._everywhere))
         # What runs writes into memory of `jax_sum`: it has to end before that goes, however this training ends.
         self._running: list[jax.Array] = []
         weakref.finalize(self, jax.block_until_ready, self._running)

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -60,7 +61,7 @@ class TorchBackend:
         self._shares = [_Share(spec, settings, me, *vectors, gradients) for me in range(n_shares)]
         self._barrier = threading.Barrier(n_shares)
         self._pool = ThreadPoolExecutor(n_shares, initializer=_set_up_thread)
-        self._window = Window(lambda rows: torch.from_numpy(rows).to(self._device))
+        self._window = Window(partial(torch.as_tensor, device=self._device))
 
     def run_block(self, rows: np.ndarray, index: np.ndarray, rates: np.ndarray) -> Callable[[], np.ndarray]:
         sizes, roots = adam_corrections(self._step, rates.astype(np.float64))
