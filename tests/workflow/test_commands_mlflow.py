@@ -283,8 +283,12 @@ def test_a_killed_training_goes_on_in_its_own_run(template):
     command = [BIN / "torchtrain", "--config-path", "config.yaml", "--training-data-folder", template / "data"]
     command += ["--networks-path-base", "nets", "--threads", "1", "--mlflow-on"]
     killed = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while not list(Path("nets").rglob("checkpoint.safetensors")):
+        assert killed.poll() is None
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGSTOP)  # it goes no further while MLflow takes the run and its first epochs
     run_id = None
-    for _ in range(240):  # until MLflow has the run and its first epochs
+    for _ in range(240):
         time.sleep(0.25)
         for position in Path("nets").rglob("*.mirror.json"):
             run_id = json.loads(position.read_text())["run_id"]
