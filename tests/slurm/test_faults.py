@@ -15,7 +15,7 @@ from lanline.sidecars import Run, ShardRecord
 from slurm_cluster import ClusterWorkspace, Head, freeze_training, job, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("cluster")]
-EPOCHS = 400
+EPOCHS = 200
 LONG = f"training: {{frameworks: [torch], epochs: {EPOCHS}}}"
 NAME = "ddm-lan-torch-s1"
 CHECKPOINT = f"results/quick/checkpoints/{NAME}.safetensors"
@@ -28,7 +28,7 @@ def trainings(cluster, validated, tmp_path_factory):
     heads = {}
     on_gpu = copy_of(validated, folder / "gpu")
     on_gpu.overlay("long.yaml", "training: {frameworks: [torch], device: gpu}")
-    limited = ("--set-resources", "train_torch:runtime=1")
+    limited = ("--set-resources", "train_torch:runtime=attempt")  # minutes: the retry is to be done in its own
     for name, options, end in (("slow", limited, freeze_training), ("cancelled", (), lambda id: ask("scancel", id))):
         heads[name] = train(copy_of(validated, folder / name), options)
         id = heads[name].running("train_torch")
