@@ -15,7 +15,7 @@ from lanline.logs import say
 from lanline.sidecars import Dataset, Experiment, Experiments, ShardRecord
 from lanline.tracking import store as tracking_store
 from lanline.tracking.lineage import SHARD_RECORDS, find_dataset_run, read_inventory, record_dataset
-from lanline.tracking.store import StoreUnavailable, connect, exists, experiment_name, store_of
+from lanline.tracking.store import StoreUnavailable, connect, experiment_name, get_run, store_of
 
 
 def open_experiments(config: Config, model: str) -> Experiments:
@@ -129,7 +129,7 @@ def tracked_inventory(config: Config, dataset: Dataset, local_inventory: Path) -
     store = store_of(config)
     if store:
         try:
-            if dataset.run_id and not exists(connect(store), store, dataset.run_id):
+            if dataset.run_id and get_run(connect(store), store, dataset.run_id) is None:
                 # As after `make clean`. The data set's own id, in dataset.json, still tells other data from these.
                 raise StoreUnavailable(
                     f"{store.shown} has no run {dataset.run_id} any more, that of data set {dataset.dataset_id} "

@@ -28,6 +28,11 @@ def has_exact(model: str) -> bool:
     return _facts()[model]["exact"]
 
 
+def has_own_simulator(model: str) -> bool:
+    """Whether lanline itself simulates a model in continuous time."""
+    return _facts()[model]["own_simulator"]
+
+
 def check_engines(config: Config) -> None:
     """Refuse an engine that one of the models lacks, or a target that its engine cannot have.
 
@@ -46,7 +51,7 @@ def _setting(engine: str, target: str) -> str:
 
 @cache
 def _facts() -> dict[str, dict]:
-    """By model: whether it is ``exact``, and by setting the reason why it is ``refused``."""
+    """By model: whether it is ``exact``, has an ``own_simulator``, and by setting the reason why it is ``refused``."""
     code, version = code_fingerprint("engines", "engine_facts"), metadata.version("ssm-simulators")
     path = user_cache_path("lanline") / f"engines-{code}-ssm-simulators-{version}.json"
     if not path.exists():
@@ -59,6 +64,7 @@ def _facts() -> dict[str, dict]:
 
 def _ask(name: str) -> dict:
     from lanline import engines
+    from lanline.engines import walks
 
     model, refused = get_model(name), {}
     for engine, target in product(*(get_args(Data.model_fields[key].annotation) for key in ("engine", "target"))):
@@ -66,7 +72,8 @@ def _ask(name: str) -> dict:
             engines.resolve_engine(model, Data(engine=engine, target=target))
         except UserError as error:
             refused[_setting(engine, target)] = str(error)
-    return {"exact": engines.has_exact(model), "refused": refused}
+    own = model.simulator in walks.SIMULATORS
+    return {"exact": engines.has_exact(model), "own_simulator": own, "refused": refused}
 
 
 if __name__ == "__main__":

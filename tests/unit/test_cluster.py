@@ -14,7 +14,6 @@ from lanline.cluster.slurm import ask, fields
 from lanline.config import parse_config
 from lanline.dataset import rows, validation
 from lanline.dataset.generate import generate_group, generate_shard
-from lanline.engines import walks
 from lanline.errors import UserError
 from lanline.files import sha256_file
 from lanline.paths import Paths, shard_groups, shard_label
@@ -164,10 +163,6 @@ def test_the_time_limit_covers_the_slowest_simulators(model, target, seconds):
     settings = config(model, engine="simulation", target=target, thetas_per_shard=6000)
     asked = effort.generate_shard(settings, {"model": model}, 1).runtime
     assert 1.2 < asked / (100 * seconds) < 4
-
-
-def test_the_simulators_of_our_own_are_known_without_importing_them():
-    assert walks.SIMULATORS.keys() == effort.OWN_WALKS
 
 
 def test_the_step_counts_for_the_target_euler_only():

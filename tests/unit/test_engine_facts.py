@@ -7,6 +7,7 @@ import pytest
 
 from lanline import engine_facts, engines
 from lanline.config import parse_config
+from lanline.engines import walks
 from lanline.errors import UserError
 from lanline.models import DEADLINE_SUFFIX, get_model, model_names
 from lanline.versions import child_environment
@@ -35,6 +36,8 @@ def test_every_model_has_the_engine_that_auto_means(target):
 def test_facts_are_those_of_the_engines():
     exact = {name for name in model_names() if engine_facts.has_exact(name)}
     assert exact == {name for name in model_names() if engines.has_exact(get_model(name))}
+    own = {get_model(name).simulator for name in model_names() if engine_facts.has_own_simulator(name)}
+    assert own == walks.SIMULATORS.keys()
 
 
 def test_facts_are_had_without_the_engines():

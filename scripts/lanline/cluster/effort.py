@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lanline.config import Config
-from lanline.engine_facts import has_exact as _has_exact
+from lanline.engine_facts import has_exact, has_own_simulator
 
 BASE_MINUTES = 10.0  # of a job that has little to do, on a slow file system, and with code to be compiled first
 BASE_MB = 1500  # Python, its libraries, and the two Snakemakes above the script (260 MB)
@@ -22,15 +22,6 @@ SAFETY = 2.0
 EXACT_SECONDS = 0.01
 CONTINUOUS_SECONDS = 2.6  # dev_rlwm: drawn by ssm-simulators without steps, whatever the target
 OWN_WALK_SECONDS = 0.2  # in continuous time, by lanline's own simulators
-OWN_WALKS = {  # the keys of `lanline.engines.walks.SIMULATORS`, which imports numba
-    "race_model",
-    "lca",
-    "ddm_flexbound_seq2",
-    "ddm_flexbound_par2",
-    "ddm_flexbound_mic2_ornstein",
-    "ddm_flexbound_mic2_multinoise",
-    "ddm_flexbound_tradeoff",
-}
 EULER_SECONDS, EULER_LCA_SECONDS = 3.5, 18.0  # many trials of an lca go on to the time limit
 USUAL_TRAJECTORIES, USUAL_STEP = 20_000, 0.001  # that a simulation's seconds were measured with
 ROWS_PER_SECOND, USUAL_WEIGHTS = 50_000, 21_000  # a slow node's core, with a network of this size; ours do 300,000
@@ -86,7 +77,7 @@ def gpu(config: Config, wildcards: Mapping[str, str]) -> int | None:
 def evaluate_network(config: Config, wildcards: Mapping[str, str], threads: int) -> Effort:
     """The reference at the evaluation's trials, from the best engine of the model: data.engine does not count."""
     model, trials = wildcards["model"], config.evaluation.trials
-    if _has_exact(model):
+    if has_exact(model):
         seconds = EVALUATED_THETAS * trials / 100_000 * EXACT_SECONDS
     else:
         seconds = 2 * config.evaluation.mass_thetas * _seconds_per_theta(config, model)
@@ -109,16 +100,16 @@ def _block_bytes(config: Config, model: str) -> float:
 
 
 def _seconds_per_theta(config: Config, model: str) -> float:
-    data, simulator = config.data, config.model(model).simulator
+    data = config.data
     if not _simulates(config, model):
         return EXACT_SECONDS * max(1.0, data.rows_per_theta / 1000)
     if data.target == "euler":
-        stepping = EULER_LCA_SECONDS if simulator == "lca" else EULER_SECONDS
+        stepping = EULER_LCA_SECONDS if config.model(model).simulator == "lca" else EULER_SECONDS
         seconds = max(CONTINUOUS_SECONDS, stepping * USUAL_STEP / data.delta_t)
     else:
-        seconds = OWN_WALK_SECONDS if simulator in OWN_WALKS else CONTINUOUS_SECONDS
+        seconds = OWN_WALK_SECONDS if has_own_simulator(model) else CONTINUOUS_SECONDS
     return seconds * data.n_trajectories / USUAL_TRAJECTORIES
 
 
 def _simulates(config: Config, model: str) -> bool:
-    return config.data.engine == "simulation" or not _has_exact(model)
+    return config.data.engine == "simulation" or not has_exact(model)

@@ -26,6 +26,7 @@ from lanline.tracking.store import (
     ask,
     connect,
     get_or_create_experiment,
+    get_run,
     locked,
     write,
 )
@@ -247,15 +248,8 @@ class _Mirror:
 
     def _find_again(self) -> bool:
         """Whether there is a run to write to. A deleted one is made anew only for a new attempt at the work."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            deleted = ask(self.store, self.client.get_run, self.position.run_id).info.lifecycle_stage == "deleted"
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            deleted = True  # for good, or together with its store
-        if not deleted:
+        run = get_run(self.client, self.store, self.position.run_id)
+        if run is not None and run.info.lifecycle_stage != "deleted":
             return True
         rest = list(read_events(self.journal, self.position.offset))
         if any(event["event"] == "resume" for event, _ in rest):

@@ -32,6 +32,7 @@ from lanline.logs import say
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run as MlflowRun
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 # With the port that a database server is asked at when the URI names none.
@@ -231,17 +232,16 @@ def ask(store: Store, call: Callable[..., Any], *args: Any, **kwargs: Any) -> An
                 raise
 
 
-def exists(client: MlflowClient, store: Store, run_id: str) -> bool:
-    """Whether a store has a run: it may have been removed for good, or its store replaced (`make clean`)."""
+def get_run(client: MlflowClient, store: Store, run_id: str) -> MlflowRun | None:
+    """A run, in MLflow's trash too; None if it was removed for good, or its store replaced (`make clean`)."""
     from mlflow.exceptions import MlflowException
 
     try:
-        ask(store, client.get_run, run_id)
+        return ask(store, client.get_run, run_id)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        return False
-    return True
+        return None
 
 
 def ask_all(store: Store, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Iterator[Any]:

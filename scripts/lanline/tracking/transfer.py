@@ -23,7 +23,7 @@ from lanline.files import atomic_path, redact, redact_values
 from lanline.logs import say
 from lanline.tracking.journal import encode_number
 from lanline.tracking.mirror import KEY_TAG
-from lanline.tracking.store import Store, ask, connect, exists, get_or_create_experiment, write
+from lanline.tracking.store import Store, ask, connect, get_or_create_experiment, get_run, write
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -84,7 +84,7 @@ def export_run(store: Store, run_id: str, archive: Path) -> list[str]:
         try:
             runs = [_read_run(client, store, run_id, root)]
             if data_run := runs[0]["tags"].get("data_generation_run_id"):
-                if exists(client, store, data_run):
+                if get_run(client, store, data_run):
                     runs.append(_read_run(client, store, data_run, root))
                 else:
                     say(f"{store.shown} has no run {data_run} (the data set's) any more: it is not in the archive")

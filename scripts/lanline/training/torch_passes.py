@@ -298,7 +298,7 @@ def meetings(barrier: threading.Barrier) -> list[Meeting]:
 
 def give_up(meeting: Meeting) -> None:
     """Let no other share wait for one that failed."""
-    for flag in meeting.flags[meeting.me : meeting.me + 1]:
-        flag.fill_(NEVER_AGAIN)
+    if meeting.flags:
+        meeting.flags[meeting.me].fill_(NEVER_AGAIN)
     if (barrier := _BARRIERS.get(meeting.barrier)) is not None:
         barrier.abort()
