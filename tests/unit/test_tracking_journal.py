@@ -10,7 +10,7 @@ import pytest
 
 from lanline.errors import UserError
 from lanline.files import redact
-from lanline.tracking.journal import end_if_dead, is_alive, journals, read_events, summary
+from lanline.tracking.journal import end_if_dead, is_alive, journals, new_key, read_events, summary
 from lanline.tracking.run import open_run
 from lanline.tracking.store import resolve_store
 
@@ -267,3 +267,9 @@ def test_a_line_that_is_being_written_is_left_for_later(tmp_path):
     with path.open("a") as handle:
         handle.write('d"}\n')
     assert [event["event"] for event, _ in read_events(path, offset)] == ["end"]
+
+
+def test_keys_sort_by_time_also_where_a_second_ends(monkeypatch):
+    """Seconds and milliseconds come from one look at the clock: a key could be a second too old, and sort too early."""
+    monkeypatch.setattr("lanline.tracking.journal.now", lambda: 1_700_000_000_999)
+    assert new_key().startswith("20231114T221320999-")

@@ -37,7 +37,8 @@ def now() -> int:
 
 def new_key() -> str:
     """Name of a new run, unique everywhere, sorted by time."""
-    return time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + f"{now() % 1000:03d}-" + secrets.token_hex(6)
+    seconds, milliseconds = divmod(now(), 1000)
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds)) + f"{milliseconds:03d}-" + secrets.token_hex(6)
 
 
 def journals(folder: Path) -> list[Path]:
