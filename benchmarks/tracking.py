@@ -25,7 +25,7 @@ from pathlib import Path
 
 from lanline.tracking.journal import journals
 from lanline.tracking.mirror import is_complete
-from lanline.tracking.run import open_run
+from lanline.tracking.opening import open_run
 from lanline.tracking.store import connect, open_experiments, resolve_store
 
 

@@ -65,7 +65,8 @@ def train_once(started: float, files: list[str], framework: str, threads: int, s
     from lanline.config import Network, Training
     from lanline.models import get_model
     from lanline.networks.specification import make_spec
-    from lanline.training.loop import Job, train
+    from lanline.training.job import Job
+    from lanline.training.loop import train
 
     spec = make_spec(Network(name="lan"), get_model("ddm"))
     job = Job(spec, Training(**settings), framework, 1, files[1:], files[:1], "benchmark", threads)

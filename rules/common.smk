@@ -116,9 +116,8 @@ def bring_over_what_mlflow_missed() -> None:
     """Replay the records that are on disk only, and end the runs of jobs that were killed."""
     if not CONFIG.mlflow_tracking:
         return
-    from lanline.data_stages import store_of
     from lanline.tracking.spool import sync
-    from lanline.tracking.store import StoreUnavailable
+    from lanline.tracking.store import StoreUnavailable, store_of
 
     try:
         print(*sync(PATHS.reports, store_of(CONFIG)), sep="\n")

@@ -8,5 +8,4 @@ with job_log(snakemake.log[0]), leaves_requeueing_to_slurm():
     from lanline.training_stage import train_network, workflow_task
 
     config = parse_config(snakemake.config)
-    run = train_network(config, workflow_task(config, snakemake, "torch"))
-    run.write(snakemake.output.run)
+    train_network(config, workflow_task(config, snakemake, "torch"))

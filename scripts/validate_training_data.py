@@ -7,12 +7,13 @@ from lanline.logs import job_log
 
 with job_log(snakemake.log[0]), leaves_requeueing_to_slurm():
     from lanline.config import parse_config
-    from lanline.data_stages import store_of, validate_training_data
+    from lanline.data_stages import validate_training_data
     from lanline.files import write_json
     from lanline.paths import Paths
     from lanline.sidecars import Dataset
     from lanline.tracking.amend import amend_run
     from lanline.tracking.journal import journals
+    from lanline.tracking.store import store_of
 
     config = parse_config(snakemake.config)
     dataset = Dataset.read(snakemake.input.dataset)

@@ -29,7 +29,8 @@ import numpy as np
 
 from lanline.errors import UserError
 from lanline.files import atomic_path, read_yaml, write_config, write_json
-from lanline.tracking.run import Run, open_run
+from lanline.tracking.opening import open_run
+from lanline.tracking.run import Run
 from lanline.tracking.store import Store, experiment_name, resolve_store
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class BaseExperiment(ABC):
     """
 
     follow = True  # bring the record to MLflow while the experiment runs; False for one of a few seconds
-    on_outage = "spool"  # or "fail": see lanline.tracking.run.open_run
+    on_outage = "spool"  # or "fail": see lanline.tracking.opening.open_run
     tracking: Run
 
     def __init__(self, config: Mapping[str, Any] | str | Path | Any, module_dir: Path | str | None = None) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+INVENTORY = "generated_files_inventory.json"  # the field's name: ssm-simulators and LANfactory use it too
+
 
 @dataclass(frozen=True)
 class Paths:
@@ -42,8 +44,8 @@ class Paths:
         return self.results / model / "unfinished"
 
     def inventory(self, model: str) -> Path:
-        """List of the data set's files as MLflow holds it too; the field's name for it."""
-        return self.results / model / "generated_files_inventory.json"
+        """List of the data set's files as MLflow holds it too."""
+        return self.results / model / INVENTORY
 
     def dataset(self, model: str) -> Path:
         """Sidecar of the data set."""

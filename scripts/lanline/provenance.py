@@ -22,8 +22,9 @@ from lanline.dataset.inventory import ID_DIGITS, Inventory
 from lanline.errors import UserError
 from lanline.files import sha256_json
 from lanline.lineage_tree import Lineage, Node, TracedFile
+from lanline.paths import INVENTORY
 from lanline.sidecars import Run
-from lanline.tracking.lineage import INVENTORY, SHARD_RECORDS
+from lanline.tracking.lineage import SHARD_RECORDS
 from lanline.tracking.records import RecordedFile, Records, RunRecord, open_records
 from lanline.tracking.store import Store, resolve_store
 

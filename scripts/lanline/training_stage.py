@@ -11,7 +11,7 @@ from typing import Any
 from lanline.config import Config, Framework, Training
 from lanline.dataset.foreign import as_shard
 from lanline.experiment import BaseExperiment, flatten
-from lanline.files import write_json
+from lanline.files import sha256_json, write_json
 from lanline.logs import say, show_progress
 from lanline.networks.artifacts import FILES, write_network
 from lanline.networks.lanfactory_files import write_lanfactory_files
@@ -21,7 +21,8 @@ from lanline.sidecars import Dataset, Experiments, Run
 from lanline.tracking.description import describe_training
 from lanline.tracking.lineage import lineage_links, lineage_tags, log_training_data
 from lanline.tracking.store import Store, store_of
-from lanline.training.loop import Job, Trained, train
+from lanline.training.job import Job, Trained, made_with
+from lanline.training.loop import train
 from lanline.training.losses import loss_name
 
 
@@ -131,7 +132,7 @@ class TrainNetwork(BaseExperiment):
                 self.tracking.log_artifact(folder / name, "network")
         for path in self._write_lanfactory_files(model):
             self.tracking.log_artifact(path, "training_output")  # LANfactory's name for the folder
-        kept = {"kept_epoch" if key == "epoch" else key: value for key, value in model.kept.items()}
+        kept = {f"kept_{name}": value for name, value in model.kept.items()}  # beside the curves, not in them
         timings = {f"seconds_{part}": seconds for part, seconds in model.timings.items()}
         return {**kept, "epochs": len(model.history), "onnx_parity": parity, **timings}
 
@@ -173,7 +174,8 @@ class TrainNetwork(BaseExperiment):
     def params(self) -> dict[str, Any]:
         settings = used_settings(self.settings, self.spec)
         network = self.config.network(self.task.network).model_dump(mode="json", exclude={"training"})
-        return flatten({**self.identity(), "threads": self.task.threads, "training": settings, "network": network})
+        made = {"threads": self.task.threads, **made_with(self.task.framework), "files": sha256_json(self.files_used())}
+        return flatten({**self.identity(), **made, "training": settings, "network": network})
 
     def identity(self) -> dict[str, str]:
         """Where the network comes from; it goes into the ONNX file's metadata too."""
@@ -260,11 +262,12 @@ def workflow_task(config: Config, snakemake: Any, framework: Framework) -> Train
     )
 
 
-def train_network(config: Config, task: TrainingTask) -> Run:
-    """Train one network, write its folder and report, and give the ids of its run."""
+def train_network(config: Config, task: TrainingTask) -> None:
+    """Train one network and write its folder, its report, and last of all its sidecar with the ids of its run."""
     training = TrainNetwork(config, task)
     training.run()
+    training.sidecar().write(task.paths.run(task.run))
+    # Only now: whoever is killed before goes on from the checkpoint.
     task.paths.checkpoint(task.run).unlink(missing_ok=True)
     if (converted := task.paths.converted(task.run)).exists():
         shutil.rmtree(converted)
-    return training.sidecar()

@@ -8,7 +8,7 @@ from lanline.evaluation_stage import evaluate_network
 from lanline.paths import Paths
 from lanline.sidecars import Run
 from lanline.tracking.journal import journals, read_events
-from lanline.tracking.run import open_run
+from lanline.tracking.opening import open_run
 
 
 def test_a_network_that_passes_is_registered_with_all_of_its_metrics(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lanline.cluster.folder import _lock
-from lanline.tracking.run import open_run
+from lanline.tracking.opening import open_run
 
 ROOT = Path(__file__).parents[2]
 TRACKING = ["mlflow.db", "mlflow.db-wal", "mlruns/0/meta.yaml", "mlartifacts/1/a", ".mlflow/x"]

@@ -13,7 +13,7 @@ from lanline.lineage_tree import Lineage
 from lanline.provenance import trace
 from lanline.sidecars import Run, ShardRecord
 from lanline.tracking.lineage import INVENTORY, SHARD_RECORDS, record_dataset
-from lanline.tracking.run import open_run
+from lanline.tracking.opening import open_run
 from lanline.tracking.store import Store, resolve_store
 
 pytest.importorskip("mlflow")

@@ -11,12 +11,12 @@ import pytest
 from lanline.errors import UserError
 from lanline.files import redact
 from lanline.tracking.journal import end_if_dead, is_alive, journals, new_key, read_events, summary
-from lanline.tracking.run import open_run
+from lanline.tracking.opening import open_run
 from lanline.tracking.store import resolve_store
 
 CHILD = """
 import os, sys, time
-from lanline.tracking.run import open_run
+from lanline.tracking.opening import open_run
 with open_run(sys.argv[1], "n", "e", params={"lr": 0.1}) as run:
     run.log_metrics({"loss": 1.0}, step=1)
     print("ready", flush=True)
@@ -199,7 +199,7 @@ def test_a_journal_stays_json_when_credentials_are_cut_out(tmp_path, text):
 def test_a_journal_needs_no_mlflow_and_no_heavy_import(tmp_path):
     code = f"""
 import sys
-from lanline.tracking.run import open_run
+from lanline.tracking.opening import open_run
 from lanline.tracking import lineage, spool, store
 with open_run({str(tmp_path)!r}, "n", "e") as run:
     run.log_metrics({{"a": 1}})

@@ -24,8 +24,8 @@ from lanline.tracking.lineage import (
     record_dataset,
 )
 from lanline.tracking.mirror import mirror, read_position
+from lanline.tracking.opening import open_run
 from lanline.tracking.prune import prune, select
-from lanline.tracking.run import open_run
 from lanline.tracking.spool import sync
 from lanline.tracking.store import Store, StoreUnavailable, connect, resolve_store
 

@@ -13,7 +13,7 @@ import pytest
 from lanline.commands.main import main
 from lanline.errors import UserError
 from lanline.tracking.migrate import migrate
-from lanline.tracking.run import open_run
+from lanline.tracking.opening import open_run
 from lanline.tracking.store import connect, resolve_store
 
 pytest.importorskip("mlflow")

@@ -16,7 +16,7 @@ from lanline.experiment import BaseExperiment
 from lanline.tracking.amend import amend_run
 from lanline.tracking.journal import journals, summary
 from lanline.tracking.mirror import Position, is_complete, mirror, position_file, read_position
-from lanline.tracking.run import open_run
+from lanline.tracking.opening import open_run
 from lanline.tracking.spool import sync
 from lanline.tracking.store import Store, StoreUnavailable, connect, open_experiments, resolve_store
 
@@ -226,7 +226,7 @@ def test_going_on_with_an_existing_run(tmp_path, store):
 # --- beside a long run -----------------------------------------------------------------------------------------
 LONG = """
 import sys, time
-from lanline.tracking.run import open_run
+from lanline.tracking.opening import open_run
 from lanline.tracking.store import resolve_store
 with open_run(sys.argv[1], "n", "e", store=resolve_store(sys.argv[2]), follow=True) as run:
     run.log_metrics({"loss": 1.0}, 1)

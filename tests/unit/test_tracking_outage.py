@@ -12,7 +12,7 @@ import pytest
 
 from lanline.tracking.journal import journals, read_events, summary
 from lanline.tracking.mirror import is_complete
-from lanline.tracking.run import open_run
+from lanline.tracking.opening import open_run
 from lanline.tracking.spool import sync
 from lanline.tracking.store import Store, StoreUnavailable, connect, resolve_store
 from mlflow_server import PASSWORD, MlflowServer
@@ -35,7 +35,7 @@ def store(server) -> Store:
 TRAINING = """
 import sys, time
 from pathlib import Path
-from lanline.tracking.run import open_run
+from lanline.tracking.opening import open_run
 from lanline.tracking.store import resolve_store
 folder, uri, epochs, seconds = Path(sys.argv[1]), sys.argv[2], 0, 0.2
 with open_run(folder, "n", "e", store=resolve_store(uri), follow=True, params={"lr": 0.1, "where": uri}) as run:

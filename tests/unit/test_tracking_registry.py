@@ -10,8 +10,8 @@ from lanline.errors import UserError
 from lanline.tracking.amend import amend_run
 from lanline.tracking.journal import journals
 from lanline.tracking.mirror import position_file, read_position
+from lanline.tracking.opening import open_run
 from lanline.tracking.registry import promote
-from lanline.tracking.run import open_run
 from lanline.tracking.spool import sync
 from lanline.tracking.store import Store, connect, resolve_store
 from mlflow_server import MlflowServer

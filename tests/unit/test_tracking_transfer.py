@@ -14,8 +14,8 @@ from lanline.commands.main import main
 from lanline.errors import UserError
 from lanline.tracking.amend import amend_run
 from lanline.tracking.lineage import INVENTORY, read_inventory, record_dataset
+from lanline.tracking.opening import open_run
 from lanline.tracking.prune import parse_age, prune, select
-from lanline.tracking.run import open_run
 from lanline.tracking.store import Store, StoreUnavailable, connect
 from lanline.tracking.transfer import export_run, import_archive
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lanline.tracking.journal import Journal
-from lanline.tracking.run import open_run
+from lanline.tracking.opening import open_run
 from lanline.tracking.store import connect, open_experiments, resolve_store
 
 pytest.importorskip("mlflow")

@@ -205,14 +205,19 @@ def test_the_sum_over_devices_is_that_of_xla(threads, monkeypatch):
     np.testing.assert_allclose(*losses, rtol=1e-6 if threads == 2 else 1e-4)
 
 
-def test_rows_that_stay_on_the_device_make_the_same_steps():
-    """As they do on a GPU, here on a device of the CPU."""
-    settings = Training(batch_size=200)
-    backends = [start("jax", settings, threads=1) for _ in range(2)]
-    backends[1]._resident = True
+def test_what_a_gpu_is_given_makes_the_same_steps(monkeypatch):
+    """On a device of the CPU: rows that stay there, and blocks that are gone through to their end."""
+    import lanline.training.jax_backend as module
+
+    cpu = module._devices("cpu", 1)
+    monkeypatch.setattr(module, "_devices", lambda name, threads: cpu)
+    backends = [start("jax", Training(batch_size=200, device=device), threads=1) for device in ("cpu", "gpu")]
     for backend in backends:
-        take_steps(backend, batches(), rates(settings))
-    np.testing.assert_array_equal(*(backend.state()["parameters"] for backend in backends))
+        losses = take_steps(backend, batches(), rates(Training(batch_size=200)))
+        assert len(losses) == len(batches()) < backend._block_shape[0]
+    one, other = (backend.state() for backend in backends)
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name])
 
 
 def on_another_processor(monkeypatch):

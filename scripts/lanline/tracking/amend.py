@@ -30,7 +30,7 @@ def amend_run(folder: Path, store: Store | None) -> EndedRun:
 
     Args:
         folder: report folder of the run.
-        store: as for `lanline.tracking.run.open_run`.
+        store: as for `lanline.tracking.opening.open_run`.
 
     Raises:
         UserError: no run was recorded there.

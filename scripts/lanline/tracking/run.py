@@ -1,7 +1,4 @@
-"""One tracked run: a training, an evaluation, the making of a data set.
-
-    with open_run(folder, "ddm-lan-torch-s1", "ddm-training", store=resolve_store(), params={...}) as run:
-        run.log_metrics({"loss": 0.1}, step=1)
+"""One tracked run while it is being recorded.
 
 The record goes to the journal in ``folder`` first and is complete there; MLflow gets it through
 `lanline.tracking.mirror`, beside the run (``follow=True``, for long ones) or at its end.
@@ -25,34 +22,28 @@ from types import TracebackType
 from typing import Any
 
 from lanline.errors import UserError
-from lanline.files import redact, sha256_file, sha256_json
+from lanline.files import redact, sha256_file
 from lanline.logs import say
 from lanline.tracking.endings import ending, terminate
 from lanline.tracking.journal import (
     DIED,
-    FOLDER,
-    FORMAT_VERSION,
     Event,
     Journal,
     encode_number,
     end_if_dead,
     journals,
-    new_key,
     now,
     read_events,
-    summary,
     taken,
     wait_until_free,
 )
-from lanline.tracking.mirror import KEY_TAG, Position, mirror, position_file, read_position
-from lanline.tracking.origin import attempts, standard_tags
-from lanline.tracking.records import unfinished_run
+from lanline.tracking.mirror import mirror, read_position
+from lanline.tracking.origin import attempts
 from lanline.tracking.spool import bring_earlier, start_follower
 from lanline.tracking.store import (
     MLFLOW_MISSING,
     Store,
     StoreUnavailable,
-    connect,
     locked,
     mlflow_installed,
 )
@@ -63,7 +54,7 @@ _NAME = re.compile(r"[\w\-. :/]{1,250}")
 
 
 class Run:
-    """A run that is being recorded; made by `open_run`, used in a ``with`` block.
+    """A run that is being recorded; made by `lanline.tracking.opening.open_run`, used in a ``with`` block.
 
     Attributes:
         key: unique name of the run, also its tag ``lanline.key`` in MLflow.
@@ -108,7 +99,7 @@ class Run:
         Raises:
             UserError: a name that MLflow does not allow, or another value for a recorded name.
         """
-        texts = {_checked(name): str(value) for name, value in params.items()}
+        texts = {checked_name(name): str(value) for name, value in params.items()}
         for name, text in texts.items():
             if self._params.get(name, text) != text:
                 raise UserError(f"param {name} of run {self.key} is {self._params[name]}; it cannot become {text}")
@@ -118,14 +109,14 @@ class Run:
 
     def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Record numbers at a step (epoch). The same value again at the same step is not doubled."""
-        numbers = {_checked(name): encode_number(value) for name, value in values.items()}
+        numbers = {checked_name(name): encode_number(value) for name, value in values.items()}
         new = {name: number for name, number in numbers.items() if self._seen.get((name, step)) != number}
         if new:
             self._seen |= {(name, step): number for name, number in new.items()}
             self._writer.append("metrics", time=now(), step=step, metrics=new)
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
-        self._writer.append("tags", tags={_checked(name): str(value) for name, value in tags.items()})
+        self._writer.append("tags", tags={checked_name(name): str(value) for name, value in tags.items()})
 
     def link(self, links: Mapping[str, str]) -> None:
         """Record tags whose values are ids that MLflow may only give later.
@@ -266,91 +257,7 @@ class Run:
         return "make mlflow-sync" if in_reports else f"lanline sync {shlex.quote(str(report))}"
 
 
-def open_run(
-    folder: Path,
-    name: str,
-    experiment: str,
-    *,
-    store: Store | None = None,
-    on_outage: str = "spool",
-    follow: bool = False,
-    resume: bool = True,
-    params: Mapping[str, Any] | None = None,
-    tags: Mapping[str, Any] | None = None,
-    links: Mapping[str, str] | None = None,
-    description: str | None = None,
-    run_id: str | None = None,
-) -> Run:
-    """A run that records itself in ``folder``, to be used in a ``with`` block.
-
-    The run before it in the same folder is gone on with if it did not finish and had the same name,
-    experiment and params; else the new run takes its place (tags ``supersedes`` and, once it has finished,
-    ``superseded_by``). Entering the block raises `UserError` while another process writes a run there.
-
-    Args:
-        folder: report folder of the run; the journal lies in its ``journal/``.
-        name: name to show in MLflow.
-        experiment: MLflow experiment.
-        store: from `resolve_store`; None leaves MLflow out.
-        on_outage: ``spool`` goes on without the store and keeps the record; ``fail`` raises before anything
-            is computed.
-        follow: bring the record to MLflow as it grows, by a process beside this one, instead of at the end.
-        resume: whether an unfinished run may be gone on with.
-        params: settings that determine the run.
-        tags: more tags.
-        links: as in `Run.link`, e.g. {"data_generation_run_id": "run:<key>", "mlflow.parentRunId":
-            "run:<key>"}.
-        description: text that MLflow shows at the top of the run (Markdown).
-        run_id: an existing MLflow run to go on with, which has not finished.
-
-    Raises:
-        StoreUnavailable: with ``on_outage="fail"`` or ``run_id``, if the store cannot be reached.
-        UserError: ``run_id`` is unknown, deleted, or has finished.
-    """
-    folder = Path(folder)
-    texts = {_checked(key): str(value) for key, value in (params or {}).items()}
-    identity = sha256_json({"name": name, "experiment": experiment, "params": texts})
-    if run_id and store is None:
-        raise UserError(f"MLflow run {run_id} cannot be gone on with while tracking is off")
-    client = connect(store) if store and (on_outage == "fail" or run_id) else None
-    adopted = unfinished_run(client, store, run_id) if run_id else None
-    earlier = journals(folder)
-    previous = summary(earlier[-1]) if earlier else {}
-    shown = store.shown if store else None
-    key = new_key()
-    note = {"mlflow.note.content": description} if description else {}
-    start = {
-        "version": FORMAT_VERSION,
-        "key": key,
-        "name": name,
-        "experiment": experiment,
-        "store": shown,
-        "time": now(),
-        "identity": identity,
-        "supersedes": previous.get("key") if previous.get("store") == shown else None,
-        "links": dict(links or {}),
-        "tags": {
-            **standard_tags(),
-            **{_checked(tag): str(value) for tag, value in (tags or {}).items()},
-            **note,
-        },
-    }
-    if previous and resume and previous["status"] != "FINISHED":
-        if adopted:
-            goes_on = adopted.data.tags.get(KEY_TAG) == previous["key"]
-        else:
-            goes_on = previous["identity"] == identity and previous["store"] == shown
-        if goes_on:
-            return Run(earlier[-1], store, follow, start, resumed=True)
-    journal = folder / FOLDER / f"{key}.jsonl"
-    if adopted:
-        position = Position(run_id=adopted.info.run_id, experiment_id=adopted.info.experiment_id)
-        position.write(position_file(journal))
-        start["adopts"] = adopted.info.status
-    return Run(journal, store, follow, start, texts)
-
-
-def _checked(name: str) -> str:
+def checked_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise UserError(
             f"{name!r} cannot name a param, metric or tag: at most 250 of letters, digits and _ - . : / space"

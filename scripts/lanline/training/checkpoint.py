@@ -28,10 +28,16 @@ def write_checkpoint(path: Path, key: str, arrays: dict[str, np.ndarray], progre
         key: hash of everything that determines the training.
         arrays: the backend's state.
         progress: position and history, as plain JSON.
+
+    Raises:
+        UserError: it cannot be written; the one before it is still there.
     """
     header = {"format_version": str(FORMAT_VERSION), "key": key, "progress": json.dumps(progress)}
-    with atomic_path(path) as temporary:
-        save_file(arrays, temporary, metadata=header)
+    try:
+        with atomic_path(path) as temporary:
+            save_file(arrays, temporary, metadata=header)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be written ({error}); what was saved before it is kept") from None
 
 
 def read_checkpoint(path: Path, key: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:

@@ -67,8 +67,9 @@ class JaxBackend:
         # in the same order whether or not the training was interrupted just before it.
         self._block_shape = (block_batches(settings), self._filled(settings.batch_size))
         flat = flatten(weights)
+        total = sum_of(mesh.size, 1 + len(flat))  # of the loss and the gradient
         block = jax.shard_map(
-            partial(_block, spec, settings, sum_of(mesh.size, 1 + len(flat))),  # of the loss and the gradient
+            partial(_block, spec, settings, self._resident, total),
             mesh=mesh,
             in_specs=(everywhere, shared, everywhere, everywhere, everywhere),
             out_specs=everywhere,
@@ -180,18 +181,26 @@ def _part_of_loss(spec, settings: Training, layers: Layers, rows: jax.Array, cou
     return jnp.where(number < count, losses, 0).sum() / count
 
 
-def _block(spec: NetworkSpec, settings: Training, total, state, shares, numbers, n_batches, count):
+def _block(spec: NetworkSpec, settings: Training, always_whole: bool, total, state, shares, numbers, n_batches, count):
     """Steps for the first ``n_batches`` batches; of each, this device has ``shares`` (1, k, b / devices, D + L), and
-    ``count`` rows are real on all devices together. ``total`` sums over them."""
+    ``count`` rows are real on all devices together.
+
+    ``total`` sums loss and gradient over the devices. ``always_whole`` goes through all batches, and changes nothing in
+    those that are not there: a GPU would ask the host after every step whether there is another one.
+    """
     part = jax.value_and_grad(partial(_part_of_loss, spec, settings))
     rows = shares[0]
 
     def step(i, carry):
-        (parameters, first, second), losses = carry
+        state, losses = carry
+        parameters, first, second = state
         loss, g = total(part(parameters, rows[i], count), SHARES)
-        return _update(settings, parameters, g, first, second, numbers[i]), losses.at[i].set(loss)
+        new = _update(settings, parameters, g, first, second, numbers[i])
+        if always_whole:
+            new = jax.tree.map(lambda after, before: jnp.where(i < n_batches, after, before), new, state)
+        return new, losses.at[i].set(loss)
 
-    return jax.lax.fori_loop(0, n_batches, step, (state, jnp.zeros(len(rows))))
+    return jax.lax.fori_loop(0, len(rows) if always_whole else n_batches, step, (state, jnp.zeros(len(rows))))
 
 
 def _update(settings: Training, parameters, g, first, second, numbers):

@@ -11,89 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from lanline.config import Framework, Training
 from lanline.errors import UserError
-from lanline.files import sha256_json
 from lanline.networks.heads import exported_values
 from lanline.networks.initial import initial_weights
-from lanline.networks.specification import NetworkSpec, Standardisation, Weights
+from lanline.networks.specification import NetworkSpec, Standardisation
 from lanline.training.backend import Backend, block_batches, start_backend, unflatten
 from lanline.training.checkpoint import read_checkpoint, write_checkpoint
+from lanline.training.job import Job, Metrics, Trained
 from lanline.training.losses import loss_and_error
-from lanline.training.reader import Reader, pieces_of, read_piece
+from lanline.training.reader import Piece, Reader, pieces_of, read_piece
 from lanline.training.schedule import Schedule
-from lanline.versions import library_versions, training_code
 
-SAMPLE_ROWS = 500_000  # of the first file, whose means and scales the inputs are standardised with
+SAMPLE_PIECES = 50  # of 10,000 rows, whose means and scales the inputs are standardised with
 VALIDATION_ROWS = 100_000  # in memory at once
 PARITY_ROWS = 1_000
 SHOW_SECONDS = 0.5  # between lines about progress
 ADVICE = "lower training.learning_rate or set training.gradient_clip"
-
-Metrics = dict[str, float]
-
-
-@dataclass(frozen=True)
-class Job:
-    """Everything that determines the numbers of a training.
-
-    Attributes:
-        spec: the network.
-        settings: how it is trained.
-        framework: torch or jax.
-        seed: of the initial weights and of the order of rows.
-        training_files: shards to train on.
-        validation_files: shards to validate on, all rows after every epoch.
-        data_id: hash of the data set.
-        threads: cores to use; another number rounds sums differently.
-    """
-
-    spec: NetworkSpec
-    settings: Training
-    framework: Framework
-    seed: int
-    training_files: Sequence[Path]
-    validation_files: Sequence[Path]
-    data_id: str
-    threads: int
-
-    def key(self) -> str:
-        """Hash by which a checkpoint is known to be of this training."""
-        ignored = {"frameworks", "seeds", "checkpoint_minutes"}
-        values = {
-            **vars(self),
-            "spec": self.spec.to_json(),
-            "settings": self.settings.model_dump(mode="json", exclude=ignored),
-            "training_files": [Path(path).name for path in self.training_files],
-            "validation_files": [Path(path).name for path in self.validation_files],
-            "code": training_code(self.framework),
-            "versions": library_versions("numpy", self.framework),
-        }
-        return sha256_json(values)
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A trained network.
-
-    Attributes:
-        weights: for raw inputs.
-        forward: the trainer's own forward pass, raw inputs (n, D) as the exported network takes them to values (n,).
-        sample: such inputs of validation rows, n <= 1000, to compare an export with ``forward``.
-        history: metrics of each epoch.
-        kept: those of the epoch that the weights are of: the last one, or the best.
-        timings: seconds of start_up (until the first step), training (steps alone) and validation, and their total;
-            those of interrupted attempts are part of it.
-        resumed: whether it went on from a checkpoint.
-    """
-
-    weights: Weights
-    forward: Callable[[np.ndarray], np.ndarray]
-    sample: np.ndarray
-    history: list[Metrics]
-    kept: Metrics
-    timings: dict[str, float]
-    resumed: bool
 
 
 @dataclass
@@ -132,19 +65,22 @@ def train(
     """
     started = time.perf_counter()
     spec, settings = job.spec, job.settings
-    first_rows = read_piece(pieces_of(job.training_files[:1], spec, SAMPLE_ROWS)[0], spec)
-    standardisation = Standardisation.of(first_rows[:, : len(spec.inputs)])
+    pieces = _pieces_with_rows(job.training_files, spec)
+    _pieces_with_rows(job.validation_files, spec)
+    some = np.concatenate([read_piece(piece, spec) for piece in pieces[:: -(-len(pieces) // SAMPLE_PIECES)]])
+    standardisation = Standardisation.of(some[:, : len(spec.inputs)])
     reader = Reader(
         job.training_files,
         spec,
         standardisation,
         settings.batch_size,
         block_batches=block_batches(settings),
-        buffer_rows=int(settings.buffer_gb * 1e9 / first_rows[0].nbytes),
+        buffer_rows=int(settings.buffer_gb * 1e9 / some[0].nbytes),
         seed=job.seed,
         label_floor=settings.label_floor,
     )
-    backend = start_backend(job.framework, spec, settings, initial_weights(spec, job.seed), job.threads)
+    held = settings.model_copy(update={"batch_size": min(settings.batch_size, reader.n_rows)})
+    backend = start_backend(job.framework, spec, held, initial_weights(spec, job.seed), job.threads)
     run = _Run(job, backend, reader, standardisation, on_epoch, say, show)
     if checkpoint is not None:
         run.checkpoints_to(checkpoint)
@@ -166,6 +102,13 @@ def train(
         timings={**timings, "total": sum(timings.values())},
         resumed=run.resumed,
     )
+
+
+def _pieces_with_rows(files: Sequence[Path], spec: NetworkSpec) -> list[Piece]:
+    """Raises: UserError: there is not a row in them."""
+    if not (pieces := pieces_of(files, spec)):
+        raise UserError(f"there are no rows in {', '.join(map(str, files))}")
+    return pieces
 
 
 def _exported(spec: NetworkSpec, backend: Backend, standardisation: Standardisation, x: np.ndarray) -> np.ndarray:
@@ -236,9 +179,8 @@ class _Run:
     def _end_block(self, losses_of: Callable[[], np.ndarray], index: np.ndarray, rates: np.ndarray) -> None:
         progress, losses = self.progress, losses_of()
         if not np.isfinite(losses).all():
-            raise UserError(
-                f"the loss is no longer finite in epoch {progress.epoch + 1}, step {progress.step + 1}: {ADVICE}"
-            )
+            step = progress.step + 1 + int(np.argmin(np.isfinite(losses)))
+            raise UserError(f"the loss is no longer finite in epoch {progress.epoch + 1}, step {step}: {ADVICE}")
         progress.loss_sum += float(losses.sum(dtype=np.float64)) * index.shape[1]
         progress.batch += len(index)
         progress.step += len(index)
@@ -314,6 +256,9 @@ class _Run:
         self._checkpoint, self._key = path, self._job.key()
         found = read_checkpoint(path, self._key)
         if found is None:
+            if path.exists():
+                other = "of other settings, data, code, libraries or number of threads"
+                self._say(f"{path} is a checkpoint {other}: this training starts anew and takes its place")
             return
         arrays, saved = found
         self.resumed = True

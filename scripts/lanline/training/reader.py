@@ -125,8 +125,8 @@ class Reader:
             while len(order) < k * b:
                 left, (rows, order) = rows.take(order, axis=0), next(windows)
                 rows[: len(left)] = left
-                order = np.concatenate([np.arange(len(left)), order])
-            yield rows, order[: k * b].reshape(k, b)
+                order = np.concatenate([np.arange(len(left), dtype=order.dtype), order])
+            yield rows, order[: k * b].reshape(k, b).astype(np.int64)
             order = order[k * b :]
 
     def _block_sizes(self, first_batch: int) -> Iterator[tuple[int, int]]:
@@ -140,7 +140,7 @@ class Reader:
         """Windows of the epoch without the first ``first_row`` rows of its order; those of a stream have one shape, and
         room in front for the rows that the window before leaves, less than a block."""
         if not self.streams:
-            yield self._rows, _rng(self._seed, epoch, 0).permutation(self.n_rows)[first_row:]
+            yield self._rows, _order(0, self.n_rows, _rng(self._seed, epoch, 0))[first_row:]
             return
         groups = self._groups(_rng(self._seed, epoch).permutation(len(self._pieces)))
         sizes = [sum(map(len, group)) for group in groups]
@@ -154,7 +154,7 @@ class Reader:
                 if number + 1 < len(groups):
                     coming = background.submit(self._read, groups[number + 1], room, self._window_rows)
                 done = max(0, first_row - int(ends[number]) + sizes[number])
-                yield rows, room + _rng(self._seed, epoch, number).permutation(sizes[number])[done:]
+                yield rows, _order(room, room + sizes[number], _rng(self._seed, epoch, number))[done:]
 
     def _groups(self, order: np.ndarray) -> list[list[Piece]]:
         """The pieces in that order, in groups that fill a window."""
@@ -179,6 +179,22 @@ class Reader:
             part[:, :n_inputs] = self._standardisation.apply(part[:, :n_inputs])
             start += len(piece)
         return rows
+
+
+def _order(start: int, stop: int, rng: np.random.Generator) -> np.ndarray:
+    """The numbers from ``start`` to ``stop`` in random order.
+
+    Sorts random numbers whose last bits are these: several times as fast as to shuffle them, which reaches all over
+    the memory. Returned in four bytes each where they fit, since a row itself has some thirty.
+    """
+    bits = stop.bit_length()
+    keys = rng.bit_generator.random_raw(stop - start)
+    keys >>= bits
+    keys <<= bits
+    keys |= np.arange(start, stop, dtype=np.uint64)
+    keys.sort()
+    keys &= (1 << bits) - 1
+    return keys.astype(np.result_type(np.uint32, np.min_scalar_type(stop)))
 
 
 def _rng(seed: int, *key: int) -> np.random.Generator:

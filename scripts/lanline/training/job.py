@@ -1,0 +1,86 @@
+"""What a training is given, and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lanline.config import Framework, Training
+from lanline.files import sha256_json
+from lanline.networks.specification import NetworkSpec, Weights
+from lanline.versions import library_versions, training_code
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that determines the numbers of a training.
+
+    Attributes:
+        spec: the network.
+        settings: how it is trained.
+        framework: torch or jax.
+        seed: of the initial weights and of the order of rows.
+        training_files: shards to train on.
+        validation_files: shards to validate on, all rows after every epoch.
+        data_id: hash of the data set.
+        threads: cores to use; another number rounds sums differently. A GPU needs none.
+    """
+
+    spec: NetworkSpec
+    settings: Training
+    framework: Framework
+    seed: int
+    training_files: Sequence[Path]
+    validation_files: Sequence[Path]
+    data_id: str
+    threads: int
+
+    def key(self) -> str:
+        """Hash by which a checkpoint is known to be of this training."""
+        ignored = {"frameworks", "seeds", "checkpoint_minutes"}
+        values = {
+            **vars(self),
+            "spec": self.spec.to_json(),
+            "settings": self.settings.model_dump(mode="json", exclude=ignored),
+            "training_files": [Path(path).name for path in self.training_files],
+            "validation_files": [Path(path).name for path in self.validation_files],
+            "threads": self.threads if self.settings.device == "cpu" else None,
+            **made_with(self.framework),
+        }
+        return sha256_json(values)
+
+
+def made_with(framework: Framework) -> dict[str, Any]:
+    """The code and the libraries that decide a network's weights."""
+    libraries = {"torch": ["torch"], "jax": ["jax", "jaxlib"]}[framework]
+    return {"code": training_code(framework), "versions": library_versions("numpy", *libraries)}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network.
+
+    Attributes:
+        weights: for raw inputs.
+        forward: the trainer's own forward pass, raw inputs (n, D) as the exported network takes them to values (n,).
+        sample: such inputs of validation rows, n <= 1000, to compare an export with ``forward``.
+        history: metrics of each epoch.
+        kept: those of the epoch that the weights are of: the last one, or the best.
+        timings: seconds of start_up (until the first step), training (steps alone) and validation, and their total;
+            training and validation of interrupted attempts are part of it.
+        resumed: whether it went on from a checkpoint.
+    """
+
+    weights: Weights
+    forward: Callable[[np.ndarray], np.ndarray]
+    sample: np.ndarray
+    history: list[Metrics]
+    kept: Metrics
+    timings: dict[str, float]
+    resumed: bool
