@@ -15,14 +15,16 @@ import time
 from pathlib import Path
 
 import numpy as np
+from held_out import HeldOut
 
-from lanline.config import Config, Data, Network, Training, parse_config
+from lanline.config import Config, Network, Training, parse_config
 from lanline.dataset.generate import generate_shard
-from lanline.dataset.rows import BLOCK_THETAS, block_rows, sample_theta
+from lanline.dataset.rows import BLOCK_THETAS, block_rows
 from lanline.engines import densities
 from lanline.models import get_model
 from lanline.networks.specification import make_spec
-from lanline.training.loop import Job, train
+from lanline.training.job import Job
+from lanline.training.loop import train
 
 MODEL = get_model("ddm")
 LOWEST = -10.0
@@ -39,12 +41,7 @@ def mean_error(values: np.ndarray, expected: np.ndarray) -> float:
 
 
 def compare(trajectories: int, cpu_seconds: float, n_rows: float) -> None:
-    rng = np.random.default_rng(12345)
-    theta = sample_theta(MODEL, 2000, rng)
-    exact = densities(MODEL, theta, Data(), rng)
-    rt, choice = exact.sample(10, rng)
-    expected = exact.log_density(rt, choice)
-
+    held_out = HeldOut.of(MODEL, 2000, 10)
     block_rows(MODEL, configure(trajectories, BLOCK_THETAS, 1000).data, 1, 0, 0)  # compiles
     start = time.process_time()
     block_rows(MODEL, configure(trajectories, 4 * BLOCK_THETAS, 1000).data, 1, 0, 1)
@@ -52,15 +49,16 @@ def compare(trajectories: int, cpu_seconds: float, n_rows: float) -> None:
     thetas = round(cpu_seconds / per_theta)
     config = configure(trajectories, thetas, max(1, round(n_rows / thetas)))
     few = slice(50)
-    labels = densities(MODEL, theta[few], config.data, rng).log_density(rt[few], choice[few])
+    simulated = densities(MODEL, held_out.theta[few], config.data, np.random.default_rng(1))
+    labels = simulated.log_density(held_out.rt[few], held_out.choice[few])
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / f"{i}.safetensors" for i in range(2)]
         generate_shard(configure(trajectories, 100, 100), MODEL.name, 0, files[0])
         generate_shard(config, MODEL.name, 1, files[1])
         job = Job(make_spec(Network(name="lan"), MODEL), Training(epochs=4), "jax", 1, files[1:], files[:1], "x", 1)
         trained = train(job, None, lambda metrics, step: None, lambda line: None)
-    inputs = np.concatenate([np.repeat(theta, 10, axis=0), rt.reshape(-1, 1), choice.reshape(-1, 1)], axis=1)
-    network = trained.forward(inputs.astype(np.float32)).reshape(expected.shape)
+    expected = held_out.expected
+    network = trained.forward(held_out.inputs()).reshape(expected.shape)
     print(
         f"{trajectories:6d} trajectories  {per_theta * 1e3:7.2f} ms/theta  {thetas:6d} thetas  "
         f"label error {mean_error(labels, expected[few]):.4f}  network error {mean_error(network, expected):.4f}",

@@ -20,6 +20,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--pictures", metavar="FOLDER", help="where the browser tests leave their screenshots")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Where all tests are wanted, as in ``.ci/run``, none is skipped because a program is not installed."""
+    from slurm_cluster import why_not
+
+    if "LANLINE_ALL_TESTS" in os.environ:
+        missing = why_not() or (None if shutil.which("chromium") else "there is no chromium")
+        if missing:
+            raise pytest.UsageError(missing)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log):
     """Among workers the tests of a file stay together, since they share fixtures; those on SLURM share a cluster."""

@@ -25,7 +25,6 @@ from pydantic import (
 )
 
 from lanline.errors import UserError, did_you_mean
-from lanline.files import read_yaml
 from lanline.mistakes import explain
 from lanline.models import Model, get_model
 
@@ -237,6 +236,13 @@ class Gate(Section):
         0.02, description="cpn, opn, gonogo: mean absolute error in probability over thetas"
     )
 
+    @field_validator("mass")
+    @classmethod
+    def _in_order(cls, mass: tuple[float, float]) -> tuple[float, float]:
+        if not mass[0] < mass[1]:
+            raise UserError(f"{list(mass)}: the lower bound comes first")
+        return mass
+
 
 class Evaluation(Section):
     """How a trained network is judged."""
@@ -333,15 +339,6 @@ def parse_config(values: Mapping[str, Any], source: str = "configuration") -> Co
     except ValidationError as error:
         lines = [f"  {explain(mistake, Config)}" for mistake in error.errors()]
         raise UserError("\n".join([f"{source} has {len(lines)} mistake(s):", *lines])) from None
-
-
-def read_config(path: Path) -> Config:
-    """Read and check one YAML file.
-
-    Raises:
-        UserError: the file is missing, is not YAML, or has mistakes.
-    """
-    return parse_config(read_yaml(path), str(path))
 
 
 def schema_text() -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, get_args
 
 from pydantic import BaseModel, BeforeValidator
 
 from lanline.errors import UserError, did_you_mean
 from lanline.files import redact
+
+_EXPONENT = re.compile(r"[-+]?\d*\.?\d*[eE][-+]?\d+")
 
 
 def explain(mistake: dict, root: type[BaseModel]) -> str:
@@ -34,8 +37,18 @@ def _explanation(mistake: dict, root: type[BaseModel]) -> str:
         return f"{key}: {value!r} is not one of {', '.join(options)}.{did_you_mean(str(value), options)}"
     if isinstance(error := mistake.get("ctx", {}).get("error"), UserError):
         return f"{key}: {error}"
+    if hint := number_as_text(mistake):
+        return f"{key}: {hint}"
     message = mistake["msg"]
     return f"{key}: {message[0].lower()}{message[1:]}, not {value!r}"
+
+
+def number_as_text(mistake: dict) -> str | None:
+    """What to say where YAML did not see a number in what looks like one."""
+    value = mistake["input"]
+    if mistake["type"] in ("float_type", "int_type") and isinstance(value, str) and _EXPONENT.fullmatch(value):
+        return f"YAML takes {value} for text: with an exponent, a number has a point and a sign, as in 1.0e-3"
+    return None
 
 
 def _section_at(location: list, root: type[BaseModel]) -> type[BaseModel]:

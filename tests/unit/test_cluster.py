@@ -117,6 +117,18 @@ def test_an_evaluation_is_priced_at_what_its_reference_costs():
     assert effort.evaluate_network(simulated, WILDCARDS, 1) == effort.evaluate_network(config(), WILDCARDS, 1)
     longer = effort.evaluate_network(config("levy"), {"model": "levy"}, 1)
     assert longer.runtime > 2 * effort.evaluate_network(config(), WILDCARDS, 1).runtime
+    thetas, more = 2 * config().evaluation.mass_thetas, config("levy", n_trajectories=200_000)
+    larger = effort.evaluate_network(more, {"model": "levy"}, 1)  # measured: 56 bytes for each trial of all thetas
+    assert larger.mem_mb - longer.mem_mb > thetas * 180_000 * 56 / 1e6
+
+
+def test_validation_counts_on_threads_only_where_they_simulate_side_by_side():
+    def minutes(model, threads):
+        settings = config(model, shards=5000, engine="simulation")
+        return effort.validate_training_data(settings, {"model": model}, threads).runtime
+
+    assert minutes("levy", 4) == minutes("levy", 1)  # by ssm-simulators, which has one random state
+    assert minutes("lca_3", 4) < minutes("lca_3", 1)
 
 
 def test_a_network_asks_for_what_its_own_training_takes():

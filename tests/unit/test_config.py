@@ -4,10 +4,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from snakemake.utils import update_config
 
 import lanline.config
-from lanline.config import parse_config, read_config, schema_text
+from lanline.commands.foreign_config import LanfactoryFile, check
+from lanline.config import parse_config, schema_text
+from lanline.engine_facts import check_engines
 from lanline.errors import UserError
+from lanline.files import read_yaml
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"name": "test", "models": ["ddm"]}
@@ -86,15 +90,31 @@ def test_a_missing_required_key_is_named():
         parse_config({"models": ["ddm"]})
 
 
+def test_a_number_that_yaml_takes_for_text_is_explained():
+    values = yaml.safe_load("{training: {learning_rate: 1e-3, epochs: 1e2}, data: {max_t: abc}}")
+    with pytest.raises(UserError) as error:
+        parse_config({**SMALL, **values})
+    assert "learning_rate: YAML takes 1e-3 for text: " in str(error.value)
+    assert "epochs: YAML takes 1e2 for text: " in str(error.value)
+    assert "max_t: input should be a valid number, not 'abc'" in str(error.value)
+    with pytest.raises(UserError, match=r"LEARNING_RATE: YAML takes 1e-3 for text"):
+        check(LanfactoryFile, {"LEARNING_RATE": "1e-3"}, "x.yaml")
+
+
+def test_a_gate_that_no_network_can_pass_is_refused():
+    with pytest.raises(UserError, match=r"evaluation.gate.mass: \[1.1, 0.9\]: the lower bound comes first"):
+        parse_config({**SMALL, "evaluation": {"gate": {"mass": [1.1, 0.9]}}})
+
+
 def test_the_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"absent\.yaml"):
-        read_config(tmp_path / "absent.yaml")
+        read_yaml(tmp_path / "absent.yaml")
     (tmp_path / "broken.yaml").write_text("a: [1,")
     with pytest.raises(UserError, match=r"broken\.yaml is not valid YAML"):
-        read_config(tmp_path / "broken.yaml")
+        read_yaml(tmp_path / "broken.yaml")
     (tmp_path / "list.yaml").write_text("- 1")
     with pytest.raises(UserError, match=r"list\.yaml: expected keys"):
-        read_config(tmp_path / "list.yaml")
+        read_yaml(tmp_path / "list.yaml")
 
 
 def test_narrower_bounds_replace_the_registry_s():
@@ -112,9 +132,9 @@ def test_the_recipe_of_a_shard_ignores_the_number_of_shards():
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
 def test_the_shipped_configurations_are_valid(path):
-    default = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-    overlay = yaml.safe_load(path.read_text())
-    parse_config({**default, **overlay}, str(path))
+    merged = read_yaml(ROOT / "config/config.yaml")
+    update_config(merged, read_yaml(path))  # as Snakemake does with --configfile
+    check_engines(parse_config(merged, str(path)))
 
 
 def test_the_schema_for_editors_is_up_to_date():

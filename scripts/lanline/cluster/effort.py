@@ -50,12 +50,15 @@ def generate_shard(config: Config, wildcards: Mapping[str, str], threads: int) -
 
 
 def validate_training_data(config: Config, wildcards: Mapping[str, str], threads: int) -> Effort:
-    """Hashing every shard and computing one block of each again, ``threads`` shards at once."""
-    size = _shard_bytes(config, wildcards["model"])
-    again = BLOCK_THETAS * _seconds_per_theta(config, wildcards["model"])
-    seconds = config.data.shards * (size / HASH_BYTES_PER_SECOND + again / threads)
+    """Hashing every shard and computing one block of each again, ``threads`` shards at once; but ssm-simulators
+    simulates for one thread at a time."""
+    model = wildcards["model"]
+    size = _shard_bytes(config, model)
+    at_once = threads if not _simulates(config, model) or has_own_simulator(model) else 1
+    again = BLOCK_THETAS * _seconds_per_theta(config, model) / at_once
+    seconds = config.data.shards * (size / HASH_BYTES_PER_SECOND + again)
     piece = PIECE_COPIES * size * min(1.0, PIECE_ROWS / config.data.rows_per_shard)
-    return _effort(seconds, BASE_MB, threads * (piece + _block_bytes(config, wildcards["model"])))
+    return _effort(seconds, BASE_MB, threads * (piece + _block_bytes(config, model)))
 
 
 def train(config: Config, wildcards: Mapping[str, str], threads: int) -> Effort:
@@ -78,10 +81,11 @@ def evaluate_network(config: Config, wildcards: Mapping[str, str], threads: int)
     """The reference at the evaluation's trials, from the best engine of the model: data.engine does not count."""
     model, trials = wildcards["model"], config.evaluation.trials
     if has_exact(model):
-        seconds = EVALUATED_THETAS * trials / 100_000 * EXACT_SECONDS
+        seconds, simulated = EVALUATED_THETAS * trials / 100_000 * EXACT_SECONDS, 0
     else:
-        seconds = 2 * config.evaluation.mass_thetas * _seconds_per_theta(config, model)
-    return _effort(seconds, 2 * BASE_MB, 2_000 * trials)
+        thetas = 2 * config.evaluation.mass_thetas  # all of them are in memory together
+        seconds, simulated = thetas * _seconds_per_theta(config, model), thetas * config.data.n_trajectories
+    return _effort(seconds, 2 * BASE_MB, 2_000 * trials + TRIAL_BYTES * simulated)
 
 
 def _effort(seconds: float, base_mb: float, data_bytes: float) -> Effort:

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, field_validator
 from lanline.config import Count, NetworkType, Positive, Section
 from lanline.errors import UserError, did_you_mean
 from lanline.files import redact
+from lanline.mistakes import number_as_text
 from lanline.models import get_model
 from lanline.networks.specification import n_outputs
 
@@ -204,5 +205,7 @@ def _explain(mistake: dict[str, Any], file: type[Section]) -> str:
         return f"{key}: unknown key.{did_you_mean(str(mistake['loc'][-1]), file.model_fields)}"
     if mistake["type"] == "missing":
         return f"{key}: required, but missing"
+    if hint := number_as_text(mistake):
+        return f"{key}: {hint}"
     message = mistake["msg"].removeprefix("Value error, ")
     return redact(f"{key}: {message}, found {mistake['input']!r}" if "found" not in message else f"{key}: {message}")

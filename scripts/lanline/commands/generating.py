@@ -17,11 +17,11 @@ from lanline.engines import resolve_engine
 from lanline.errors import UserError
 from lanline.files import read_yaml
 from lanline.logs import say
-from lanline.paths import record_file
+from lanline.paths import INVENTORY, record_file
 from lanline.sidecars import Experiments, ShardRecord
 from lanline.tracking.store import experiment_name, store_of
 
-INVENTORY, DATASET, REPORT = "generated_files_inventory.json", "dataset.json", "report"
+DATASET, REPORT = "dataset.json", "report"
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,10 @@ Uri = Annotated[
         help="MLflow store. Default: that of --config, then MLFLOW_TRACKING_URI, then sqlite:///mlflow.db.",
     ),
 ]
-Config = Annotated[list[Path], typer.Option(default_factory=list, help="As Snakemake's --configfile; may be repeated.")]
+Config = Annotated[
+    list[Path],
+    typer.Option(default_factory=list, show_default=False, help="As Snakemake's --configfile; may be repeated."),
+]
 Root = Annotated[Path, typer.Argument(help="Folder with the reports of runs.")]
 
 

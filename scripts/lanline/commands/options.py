@@ -92,4 +92,7 @@ def wide_console() -> Console:
 
 
 def available_cores() -> int:
-    return len(os.sched_getaffinity(0))
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

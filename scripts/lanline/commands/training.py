@@ -81,8 +81,7 @@ def run_training(request: Request, dry_run: bool) -> None:
             _describe(_make_task(request, plan, config, source, store, Path(scratch), every_file=False), config)
         return
     task = _make_task(request, plan, config, source, store, request.networks_path_base, every_file=True)
-    run = train_network(config, task)
-    run.write(task.paths.run(task.run))
+    train_network(config, task)
     say(f"{task.run}: files in {task.paths.network_folder(task.run)}")
 
 

@@ -71,7 +71,8 @@ def validate_dataset(
     tracked = {file.file for file in inventory.files}
     present = {path.name for path in folder.glob("*.safetensors")}
     problems = [
-        Problem(name, "extra", "lies in the data folder but is not tracked") for name in sorted(present - tracked)
+        Problem(name, "extra", "lies in the data folder but is not tracked; if data.shards was lowered, remove it")
+        for name in sorted(present - tracked)
     ]
     check = partial(_check_file, folder, config, inventory)
     with ThreadPoolExecutor(threads) as pool:
