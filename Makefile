@@ -23,7 +23,7 @@ help: ## list every target
 run: $(VENV)/.installed ## install into .venv and run the workflow (CONFIG=, CORES=, PYTHON=)
 	$(SNAKEMAKE)
 
-test: $(VENV)/.installed-dev ## install what tests need and run all of them (PYTEST= for options)
+test: $(VENV)/.installed-dev ## install what tests need and run all that can run here (PYTEST= for options)
 	$(BIN)/python -m pytest --numprocesses 2 $(PYTEST)
 
 test-slurm: $(VENV)/.installed-dev ## the tests on a SLURM cluster that they start: as root, on Debian or Ubuntu
@@ -44,11 +44,11 @@ format: $(VENV)/.installed-dev ## format Python and Snakemake files
 schema: $(VENV)/.installed ## write config/schema.json anew from the types in scripts/lanline/config.py
 	$(BIN)/python -m lanline.config config/schema.json
 
-dag: $(VENV)/.installed ## draw the rule graph to reports/rulegraph.svg
+dag: $(VENV)/.installed ## draw the rule graph to reports/rulegraph.svg (CONFIG=)
 	@mkdir -p reports
 	$(SNAKEMAKE) --rulegraph | $(BIN)/python -m lanline.commands.rulegraph reports/rulegraph.svg
 
-report: $(VENV)/.installed ## make the HTML report of a finished run: reports/report.html
+report: $(VENV)/.installed ## make the HTML report of a finished run: reports/report.html (CONFIG=)
 	@mkdir -p reports
 	$(SNAKEMAKE) --report reports/report.html
 
@@ -66,19 +66,19 @@ slurm-recover: $(VENV)/.installed-slurm ## after a crash: cancel the jobs left i
 mlflow-ui: $(VENV)/.installed ## open the recorded runs on http://127.0.0.1:5000 (PORT=, CONFIG=)
 	$(BIN)/lanline ui --port $(or $(PORT),5000) $(STORE)
 
-mlflow-sync: $(VENV)/.installed ## bring what MLflow missed into it
+mlflow-sync: $(VENV)/.installed ## bring what MLflow missed into it (CONFIG=)
 	$(BIN)/lanline sync $(STORE)
 
-mlflow-migrate: $(VENV)/.installed ## bring an old file store into SQLite (SOURCE=./mlruns)
+mlflow-migrate: $(VENV)/.installed ## bring an old file store into SQLite (SOURCE=./mlruns, CONFIG=)
 	$(BIN)/lanline migrate $(STORE) $(or $(SOURCE),$(error say which: make mlflow-migrate SOURCE=./mlruns))
 
-mlflow-export: $(VENV)/.installed ## write a run, its data set and artifacts to an archive (RUN=, FILE=)
+mlflow-export: $(VENV)/.installed ## write a run, its data set and artifacts to an archive (RUN=, FILE=, CONFIG=)
 	$(BIN)/lanline export $(STORE) $(or $(RUN),$(error say which: make mlflow-export RUN=<run id>)) $(or $(FILE),$(RUN).zip)
 
-mlflow-import: $(VENV)/.installed ## put the runs of an archive into the store (FILE=)
+mlflow-import: $(VENV)/.installed ## put the runs of an archive into the store (FILE=, CONFIG=)
 	$(BIN)/lanline import $(STORE) $(or $(FILE),$(error say which: make mlflow-import FILE=<archive>))
 
-mlflow-prune: $(VENV)/.installed ## remove runs with their artifacts; shows them and asks (EXPERIMENT=, OLDER_THAN=30d, YES=1)
+mlflow-prune: $(VENV)/.installed ## remove runs with their artifacts; shows them and asks (EXPERIMENT=, OLDER_THAN=30d, YES=1, CONFIG=)
 	$(BIN)/lanline prune $(STORE) "$(or $(EXPERIMENT),$(error say which: make mlflow-prune EXPERIMENT=<name>))" $(if $(OLDER_THAN),--older-than $(OLDER_THAN)) $(if $(filter 1,$(YES)),--yes)
 
 pictures: $(VENV)/.installed-dev ## make the default run anew elsewhere, and docs/'s screenshots of MLflow's pages from it

@@ -230,7 +230,7 @@ class Network(Section):
 class Gate(Section):
     """What a network must reach to pass its evaluation."""
 
-    max_mae: Positive = Field(0.06, description="mean absolute error in log-likelihood")
+    max_mae: Positive = Field(0.06, description="mean absolute error in log-likelihood or log-probability")
     mass: Interval = Field((0.9, 1.1), description="lan: total probability over the grid of thetas, 5 %..95 %")
     max_probability_error: Positive = Field(
         0.02, description="cpn, opn, gonogo: mean absolute error in probability over thetas"

@@ -9,8 +9,8 @@
     MyExperiment("config.yaml").run()
 
 writes ``reports/<name>/config.yaml``, ``metrics.json``, ``figures/`` and a journal; with ``mlflow_tracking:
-true`` in the configuration the same goes to MLflow. lanline's own trainings and evaluations are such
-experiments.
+true`` in the configuration the same goes to MLflow. lanline's own training is such an
+experiment: `lanline.training_stage.TrainNetwork`.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class BaseExperiment(ABC):
 
     Args:
         config: dict, path of a YAML file, or an object with these attributes: ``name`` (required), ``seed``,
-            ``mlflow_tracking`` (default false), ``mlflow_experiment_name`` (default: the name). All else in
-            it is the subclass's own and is recorded as params.
+            ``mlflow_tracking`` (default false), ``mlflow_experiment_name`` (default: MLFLOW_EXPERIMENT_NAME, then
+            the name). All else in it is the subclass's own and is recorded as params.
         module_dir: folder that ``reports/`` lies in; default: the working directory.
 
     Attributes:

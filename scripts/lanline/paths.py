@@ -1,4 +1,4 @@
-"""Where every file of a run lies. Rules and commands ask here; nothing else builds such a path.
+"""Where the files of a run lie. Rules and stages ask here; names inside a report folder stand where they are written.
 
 Arguments may be Snakemake wildcards: ``paths.shard("{model}", "{shard}")``.
 """
@@ -87,7 +87,7 @@ class Paths:
         return self.results / "checkpoints" / f"{run}.safetensors"
 
     def training_report(self, run: str) -> Path:
-        """Folder with config.yaml, metrics.json and figures/ of a training."""
+        """Folder with config.yaml, metrics.json and the journal of a training."""
         return self.reports / run / "training"
 
     def evaluation_report(self, run: str) -> Path:

@@ -54,7 +54,10 @@ def labels(
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Figure (png, svg, pdf) or table (csv) to write.")] = None,
     target: Annotated[str, typer.Option(help="continuous or euler, as data.target.")] = "continuous",
-    delta_t: Annotated[float, typer.Option(help="Step of the target euler, seconds; continuous has none.")] = 0.001,
+    delta_t: Annotated[
+        float,
+        typer.Option(help="Step of the target euler, seconds; for continuous the simulation engine chooses its own."),
+    ] = 0.001,
     max_t: Annotated[float, typer.Option(help="Time limit of a response, seconds.")] = 20.0,
     trajectories: Annotated[int, typer.Option(help="Simulated trials of the engine simulation.")] = 20_000,
 ) -> None:

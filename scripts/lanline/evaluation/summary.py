@@ -124,7 +124,7 @@ def _cells(summary: NetworkSummary) -> tuple[str, ...]:
 
 def _next_steps(summaries: Sequence[NetworkSummary], report: Path) -> list[str]:
     kinds = " and ".join(sorted({summary.reference for summary in summaries}))
-    steps = [f"MAE and p99: absolute error in log-likelihood (nats), reference: {kinds}"]
+    steps = [f"MAE and p99: absolute error in log-likelihood or log-probability (nats), reference: {kinds}"]
     steps.append(f"metrics and figures: {report.as_posix()}/ (all on one page: make report)")
     if any(summary.run_id for summary in summaries):
         steps.append("runs in MLflow: make mlflow-ui")
