@@ -2,9 +2,10 @@
 
     python benchmarks/streaming.py [--data FOLDER] [--limit-mb 700] [--frameworks torch jax] [--threads 2]
 
-The files of benchmarks/training.py are read again and again until there are three times --limit-mb of rows. One epoch
-in memory, one through a buffer that fits beside the framework, inside a control group that ends the job at its limit
-(as root on Linux; elsewhere the peak is measured all the same, and the first line says so).
+Makes three times --limit-mb of rows in the format of benchmarks/training.py. One epoch in memory, one through a buffer
+that fits beside the framework, inside a control group that ends the job at its limit and whose page cache cannot hold
+the files (as root on Linux; elsewhere the peak is measured all the same, and the first line says so). Before each the
+files are dropped from the page cache.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from training import LABEL_FLOOR, ROWS_PER_SHARD, make_data, run
 
 ROW_BYTES = 4 * 7  # of the ddm: four parameters, rt, choice, label
 FRAMEWORK_MB = 420  # what a training takes beside its buffer; the in-memory run prints it
-SHARDS = 12
 
 
 @contextmanager
@@ -55,6 +55,13 @@ def inside(group: Path | None) -> Iterator[None]:
         (group.parent / "cgroup.procs").write_text(str(os.getpid()))
 
 
+def forget(files: list[str]) -> None:
+    """Drop files from the page cache, so that they are read from the disk again."""
+    for file in files:
+        with Path(file).open("rb") as handle:
+            os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "lanline-benchmark")
@@ -62,9 +69,8 @@ def main() -> None:
     parser.add_argument("--frameworks", nargs="+", default=["torch", "jax"])
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    first, *files = [str(path) for path in make_data(arguments.data, 1 + SHARDS)]
     wanted = -(-3 * arguments.limit_mb * 2**20 // (ROW_BYTES * ROWS_PER_SHARD))
-    files = [first, *(files[i % SHARDS] for i in range(wanted))]
+    files = [str(path) for path in make_data(arguments.data, 1 + wanted)]
     megabytes = wanted * ROWS_PER_SHARD * ROW_BYTES / 2**20
     with control_group(arguments.limit_mb) as group:
         enforced = "" if group else ", which nothing enforces here"
@@ -76,6 +82,7 @@ def main() -> None:
                     "epochs": 1, "batch_size": 1000, "buffer_gb": buffer_mb * 2**20 / 1e9, "label_floor": LABEL_FLOOR
                 }  # fmt: skip
                 child = {"files": files, "framework": framework, "threads": arguments.threads, "settings": settings}
+                forget(files)
                 with inside(where):
                     figures.append(run([sys.executable, Path(__file__).with_name("training.py"), "--child"], child))
             memory, streamed = figures

@@ -40,7 +40,7 @@ DEFAULTS = {"seed": None, "mlflow_tracking": False, "mlflow_experiment_name": No
 
 
 class BaseExperiment(ABC):
-    """Subclass it, give the four steps, and call `run`.
+    """Subclass it, give `evaluate` and what of the three steps before it there is, and call `run`.
 
     Args:
         config: dict, path of a YAML file, or an object with these attributes: ``name`` (required), ``seed``,
@@ -66,17 +66,17 @@ class BaseExperiment(ABC):
         self.module_dir = Path(module_dir or ".")
 
     # --- the four steps -----------------------------------------------------------------------------------
-    @abstractmethod
     def prepare_data(self) -> Any:
         """The data that `train` and `evaluate` get."""
+        return None
 
-    @abstractmethod
     def build_model(self) -> Any:
         """The model before training."""
+        return None
 
-    @abstractmethod
     def train(self, model: Any, data: Any) -> Any:
         """Train; give the trained model, or None if ``model`` itself was changed."""
+        return None
 
     @abstractmethod
     def evaluate(self, model: Any, data: Any) -> Mapping[str, float]:

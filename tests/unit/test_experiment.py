@@ -45,6 +45,14 @@ def events_of(experiment: BaseExperiment) -> list[dict]:
     return [event for event, _ in read_events(journals(experiment.report_folder)[-1])]
 
 
+def test_evaluate_alone_makes_an_experiment(tmp_path):
+    class Known(BaseExperiment):
+        def evaluate(self, model, data):
+            return {"answer": 42}
+
+    assert Known({"name": "known"}, module_dir=tmp_path).run() == {"answer": 42.0}
+
+
 def test_a_run_leaves_its_report(tmp_path):
     experiment = LineFit({"name": "line", "seed": 42, "epochs": 20}, module_dir=tmp_path)
     metrics = experiment.run()
