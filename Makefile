@@ -5,7 +5,8 @@ CORES ?= all
 CONFIG ?=
 VENV := .venv
 BIN := $(VENV)/bin
-SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG))
+# After a crash it goes on at once: the folder's own lock (rules/common.smk) ends with its process, Snakemake's does not.
+SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --nolock --rerun-incomplete $(if $(CONFIG),--configfile $(CONFIG))
 STORE := $(addprefix --config ,config/config.yaml $(CONFIG))
 PROFILE ?= $(firstword $(wildcard profiles/site) profiles/slurm)
 ON_SLURM = $(BIN)/snakemake --profile $(PROFILE) $(if $(CONFIG),--configfile $(CONFIG))

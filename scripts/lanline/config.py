@@ -179,7 +179,7 @@ class Training(Section):
         0.0, description="reduce_on_plateau: no cut goes below this rate"
     )
     loss: Literal["huber", "mse"] = Field("huber", description="of lan; the other types have the cross-entropy")
-    huber_delta: Positive = 0.1
+    huber_delta: Positive = 0.03
     label_floor: float | None = Field(None, description="lan: lower labels are raised to this log-likelihood")
     gradient_clip: Positive | None = Field(None, description="largest global norm of the gradient")
     early_stopping: Count | None = Field(None, description="epochs without a lower validation loss before a stop")

@@ -20,7 +20,15 @@ from lanline.tracking.store import resolve_store
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
-OF_OTHERS = {"--no-deps", "--cores", "--profile", "--me", "--sdm"}  # options of pip, Snakemake and SLURM
+OF_OTHERS = {
+    "--no-deps",
+    "--cores",
+    "--profile",
+    "--me",
+    "--unlock",
+    "--rerun-incomplete",
+    "--sdm",
+}  # options of pip, Snakemake and SLURM
 
 
 def block(page: str, language: str) -> str:

@@ -7,7 +7,6 @@ import yaml
 from snakemake.utils import update_config
 
 import lanline.config
-from lanline.commands.foreign_config import LanfactoryFile, check
 from lanline.config import parse_config, schema_text
 from lanline.engine_facts import check_engines
 from lanline.errors import UserError
@@ -97,8 +96,6 @@ def test_a_number_that_yaml_takes_for_text_is_explained():
     assert "learning_rate: YAML takes 1e-3 for text: " in str(error.value)
     assert "epochs: YAML takes 1e2 for text: " in str(error.value)
     assert "max_t: input should be a valid number, not 'abc'" in str(error.value)
-    with pytest.raises(UserError, match=r"LEARNING_RATE: YAML takes 1e-3 for text"):
-        check(LanfactoryFile, {"LEARNING_RATE": "1e-3"}, "x.yaml")
 
 
 def test_a_gate_that_no_network_can_pass_is_refused():

@@ -1,12 +1,19 @@
 """The workflow as a user runs it, on config/quick.yaml, without tracking."""
 
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
+from conftest import ROOT, clean_environment
 from lanline.files import sha256_file
+from lanline.paths import Paths
 from lanline.sidecars import Dataset, Run
 
 pytestmark = pytest.mark.workflow
@@ -65,6 +72,25 @@ def test_every_job_leaves_a_log_and_a_benchmark(finished_quick_run):
 
 def test_a_second_run_has_nothing_to_do(finished_quick_run):
     assert "Nothing to be done" in finished_quick_run.quick()
+
+
+def test_make_run_goes_on_after_everything_was_killed(workspace):
+    """As after a power cut: no process had the time to clean up."""
+    longer = workspace.overlay("longer.yaml", "training: {epochs: 200, frameworks: [torch]}")
+    makefile = (ROOT / "Makefile").read_text()
+    flags = re.search(r"^SNAKEMAKE := .*?--cores \$\(CORES\) (.*?) \$", makefile, re.M)[1].split()
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "config/quick.yaml", longer]
+    checkpoint = workspace.folder / Paths("quick").checkpoint("ddm-lan-torch-s1")
+    with subprocess.Popen(
+        command, cwd=workspace.folder, env=clean_environment(), start_new_session=True, stderr=subprocess.DEVNULL
+    ) as first:
+        while not checkpoint.exists():
+            assert first.poll() is None
+            time.sleep(0.02)
+        os.killpg(first.pid, signal.SIGKILL)
+    assert "ncomplete files" in workspace.quick(overlays=(longer,), fails=True)
+    assert "going on from" in workspace.quick(*flags, overlays=(longer,))
+    assert "Nothing to be done" in workspace.quick(*flags, overlays=(longer,))
 
 
 @pytest.mark.parametrize(
