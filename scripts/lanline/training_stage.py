@@ -112,6 +112,8 @@ class TrainNetwork(BaseExperiment):
         )
         checkpoint = self.paths.checkpoint(self.task.run)
         run = self.task.run
+        where = "a GPU" if self.settings.device == "gpu" else f"{self.task.threads} CPU thread(s)"
+        say(f"{run}: trains in {self.task.framework} on {where}")
         return train(
             job,
             checkpoint,

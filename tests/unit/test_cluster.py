@@ -144,6 +144,17 @@ def test_a_network_asks_for_what_its_own_training_takes():
     assert asked == {"small": None, "long": None, "wide": None, "fast": 1}
 
 
+def test_a_training_asks_for_the_rows_of_its_type_and_for_the_width_of_its_batches():
+    cpn = {"network_type": "cpn", "training": {"epochs": 60, "batch_size": 500}}
+    own = {"lan": {}, "cpn": cpn, "wide": {"hidden_layers": [1000] * 3, "activations": ["tanh"] * 3}}
+    own["large"] = {**own["wide"], "training": {"batch_size": 100_000}}
+    networks = [{"name": name, **keys} for name, keys in own.items()]
+    settings = parse_config({"name": "x", "models": ["ddm"], "networks": networks})
+    train = {name: effort.train(settings, {**WILDCARDS, "network": name}, 2) for name in own}
+    assert train["cpn"].runtime < train["lan"].runtime  # 60 epochs of 60,000 rows, and 3 of 6 million
+    assert train["large"].mem_mb - train["wide"].mem_mb > 3 * 1000 * 100_000 * 4 * 2 / 1e6
+
+
 def test_shards_made_at_once_take_less_time_and_memory_for_each():
     simulated = {"engine": "simulation", "thetas_per_shard": 20_000, "shards_per_job": 10}
 

@@ -157,6 +157,29 @@ def test_probabilities_of_a_pickle_become_a_shard(tmp_path, choices):
     assert rows["cpn_labels"].shape == ((6,) if choices == 1 else (6, 3))
 
 
+def test_choices_are_predicted_given_a_response(tmp_path):
+    """ssm-simulators keeps them as cpn_no_omission; its cpn_labels count trials without one too."""
+    data, counted, given = np.ones((4, 5)), np.full((4, 1), 0.6), np.full((4, 1), 0.8)
+    model_config = {"name": "ddm_deadline", "params": [*PARAMS, "deadline"]}
+    both = {"cpn_data": data, "cpn_labels": counted, "cpn_no_omission_data": data, "cpn_no_omission_labels": given}
+    source = write(tmp_path / "x.pickle", content(**both, model_config=model_config))
+    rows = read_shard(as_shard(source, tmp_path / "shards", "cpn", (*PARAMS, "deadline")), ["cpn_labels"])
+    np.testing.assert_allclose(rows["cpn_labels"], 0.8)
+    source = write(tmp_path / "y.pickle", content(cpn_data=data, cpn_labels=counted, model_config=model_config))
+    with pytest.raises(UserError, match=r"y\.pickle has no array cpn_no_omission_data"):
+        as_shard(source, tmp_path / "shards", "cpn", (*PARAMS, "deadline"))
+    several = content(cpn_data=np.ones((4, 4)), cpn_labels=np.tile([0.2, 0.2, 0.4], (4, 1)))
+    rows = read_shard(as_shard(write(tmp_path / "z.pickle", several), tmp_path / "s", "cpn", PARAMS), ["cpn_labels"])
+    np.testing.assert_allclose(rows["cpn_labels"], [[0.25, 0.25, 0.5]] * 4)
+
+
+@pytest.mark.parametrize("labels", [np.full((6, 1), 1.5), np.full((6, 3), -0.1), np.zeros((6, 3))])
+def test_labels_that_are_no_probabilities_are_named(tmp_path, labels):
+    source = write(tmp_path / "x.pickle", content(cpn_data=np.ones((6, 4)), cpn_labels=labels))
+    with pytest.raises(UserError, match=r"x\.pickle: 6 rows of cpn_labels are no probabilities"):
+        as_shard(source, tmp_path / "shards", "cpn", PARAMS)
+
+
 def test_a_shard_is_used_as_it_is(tmp_path):
     assert as_shard(tmp_path / "a.safetensors", tmp_path, "lan", PARAMS) == tmp_path / "a.safetensors"
 

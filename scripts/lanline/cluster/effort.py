@@ -29,6 +29,7 @@ HASH_BYTES_PER_SECOND = 100e6  # a shared file system rather than the processor
 # In memory at once, whatever the size of a shard: a block of thetas while it is made, a piece while it is checked.
 BLOCK_THETAS, PIECE_ROWS = 16, 200_000
 BLOCK_COPIES, PIECE_COPIES = 12, 4  # of float32 rows; a block was measured to take 5.5, most of them in float64
+UNIT_BYTES = 16  # of a hidden unit for each row of a batch: sums, activations, gradients
 TRIAL_BYTES = 120  # of each simulated trial of a block; 56 measured
 EVALUATED_THETAS = 20_000  # a new one for every few of the usual 100,000 trials, and what figures need
 
@@ -63,13 +64,17 @@ def validate_training_data(config: Config, wildcards: Mapping[str, str], threads
 
 def train(config: Config, wildcards: Mapping[str, str], threads: int) -> Effort:
     """All epochs of one network."""
-    training = config.training_of(wildcards["network"])
-    rows = config.data.shards * config.data.rows_per_shard
-    layers = [len(config.model(wildcards["model"]).params) + 2, *config.network(wildcards["network"]).hidden_layers]
+    training, network = config.training_of(wildcards["network"]), config.network(wildcards["network"])
+    of_lan = network.network_type == "lan"  # the others have a row for each theta
+    rows_per_shard = config.data.rows_per_shard if of_lan else config.data.thetas_per_shard
+    rows = config.data.shards * rows_per_shard
+    layers = [len(config.model(wildcards["model"]).params) + 2, *network.hidden_layers]
     weights = sum((inputs + 1) * outputs for inputs, outputs in zip(layers, [*layers[1:], 1], strict=True))
     speed = ROWS_PER_SECOND * min(1.0, USUAL_WEIGHTS / weights) * math.sqrt(threads)
-    in_memory = min(training.buffer_gb * 1e9, config.data.shards * _shard_bytes(config, wildcards["model"]))
-    return _effort(training.epochs * rows / speed, BASE_MB + FRAMEWORK_MB, 2 * in_memory)
+    row_bytes = _shard_bytes(config, wildcards["model"]) / config.data.rows_per_shard
+    in_memory = min(training.buffer_gb * 1e9, rows * row_bytes)
+    passes = UNIT_BYTES * sum(network.hidden_layers) * min(training.batch_size, rows)
+    return _effort(training.epochs * rows / speed, BASE_MB + FRAMEWORK_MB, 2 * in_memory + passes)
 
 
 def gpu(config: Config, wildcards: Mapping[str, str]) -> int | None:

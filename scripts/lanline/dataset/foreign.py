@@ -191,7 +191,8 @@ def as_shard(path: Path, folder: Path, network_type: str, params: tuple[str, ...
         Path of the shard.
 
     Raises:
-        UserError: the file cannot be read, lacks the arrays, has other parameters, or holds NaN or infinity.
+        UserError: the file cannot be read, lacks the arrays, has other parameters, or holds NaN or infinity or what
+            are no probabilities.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
@@ -202,10 +203,15 @@ def as_shard(path: Path, folder: Path, network_type: str, params: tuple[str, ...
         return target
     content = read_pickle(path)
     _check_params(path, content, params)
-    data, labels = (_numbers(path, content, f"{network_type}_{part}") for part in ("data", "labels"))
+    # A choice is predicted given that there is one (docs/network-types.md); other files of that name count omissions.
+    given_response = network_type == "cpn" and ("deadline" in params or "cpn_no_omission_labels" in content)
+    source = "cpn_no_omission" if given_response else network_type
+    data, labels = (_numbers(path, content, f"{source}_{part}") for part in ("data", "labels"))
     labels = labels.reshape(len(labels), -1)
     if data.ndim != 2 or len(labels) != len(data):
-        raise UserError(f"{path}: {network_type}_data and _labels have shapes {data.shape} and {labels.shape}")
+        raise UserError(f"{path}: {source}_data and _labels have shapes {data.shape} and {labels.shape}")
+    if network_type != "lan":
+        labels = _probabilities(path, f"{source}_labels", labels)
     if labels.shape[1] == 1:  # as in lanline's own shards; of several choices there is a column each
         labels = np.ascontiguousarray(labels[:, 0])
     arrays = {f"{network_type}_data": data, f"{network_type}_labels": labels}
@@ -218,6 +224,18 @@ def _check_params(path: Path, content: dict[str, Any], params: tuple[str, ...]) 
     found = model_config.get("params") if isinstance(model_config, dict) else None
     if isinstance(found, list) and tuple(found) != params:
         raise UserError(f"{path} has the parameters {', '.join(map(str, found))}; expected {', '.join(params)}")
+
+
+def _probabilities(path: Path, name: str, labels: np.ndarray) -> np.ndarray:
+    """Labels (n, K), those of several choices divided by their sum: they lack the omissions' share."""
+    sums = labels.sum(axis=1, keepdims=True)
+    wrong = ((labels < 0) | (labels > 1)).any(axis=1)
+    if labels.shape[1] > 1:
+        wrong |= sums[:, 0] <= 0
+        labels = labels / np.where(sums > 0, sums, 1)
+    if bad := int(wrong.sum()):
+        raise UserError(f"{path}: {bad:,} rows of {name} are no probabilities")
+    return labels
 
 
 def _numbers(path: Path, content: dict[str, Any], name: str) -> np.ndarray:
