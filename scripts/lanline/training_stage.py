@@ -176,7 +176,8 @@ class TrainNetwork(BaseExperiment):
     def params(self) -> dict[str, Any]:
         settings = used_settings(self.settings, self.spec)
         network = self.config.network(self.task.network).model_dump(mode="json", exclude={"training"})
-        made = {"threads": self.task.threads, **made_with(self.task.framework), "files": sha256_json(self.files_used())}
+        made = {"threads": self.task.threads, "files_used": sha256_json(self.files_used())}
+        made |= made_with(self.task.framework)
         return flatten({**self.identity(), **made, "training": settings, "network": network})
 
     def identity(self) -> dict[str, str]:

@@ -197,7 +197,7 @@ def as_shard(path: Path, folder: Path, network_type: str, params: tuple[str, ...
     path = Path(path)
     if path.suffix not in SUFFIXES:
         return path
-    target = Path(folder) / f"{path.stem}.safetensors"
+    target = Path(folder) / f"{path.name}.safetensors"
     digest = sha256_file(path)
     if target.exists() and read_origin(target)["sha256"] == digest:
         return target
