@@ -19,16 +19,10 @@ from lanline.tracking.store import resolve_store
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted(DOCS.glob("*.md"))
-OF_OTHERS = {
-    "--no-deps",
-    "--cores",
-    "--profile",
-    "--me",
-    "--unlock",
-    "--rerun-incomplete",
-    "--sdm",
-}  # options of pip, Snakemake and SLURM
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md"), *ROOT.glob("[a-z]*/README.md")])
+OF_PIP, OF_SLURM = "--no-deps", "--me --gpus --gres --mail-type"
+OF_SNAKEMAKE = "--cores --profile --unlock --rerun-incomplete --sdm --lint --configfile"
+OF_OTHERS = {*OF_PIP.split(), *OF_SLURM.split(), *OF_SNAKEMAKE.split()}
 
 
 def block(page: str, language: str) -> str:
@@ -90,7 +84,7 @@ def test_every_documented_option_exists():
     known |= set(re.findall(r'add_argument\("(--[a-z-]+)"', benchmarks))
     for page in PAGES:
         unknown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text())) - known
-        assert not unknown, page.name
+        assert not unknown, page
     # Those of the second seed, and those that its users have besides.
     assert options(torchtrain) >= {
         "--config-path",
@@ -116,7 +110,7 @@ def test_every_documented_option_exists():
 
 
 def test_every_link_between_pages_leads_somewhere():
-    for page in DOCS.glob("*.md"):
+    for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[\w-]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
@@ -124,7 +118,8 @@ def test_every_link_between_pages_leads_somewhere():
 def test_every_make_target_that_is_named_exists():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     for page in PAGES:
-        assert set(re.findall(r"`make ([a-z-]+)", page.read_text())) <= targets, page.name
+        named = re.findall(r"(?:`|^    )make ([a-z-]+)", page.read_text(), re.M)
+        assert set(named) <= targets, page
 
 
 TRACKING = ("mlflow.db", "mlflow.db-shm", "mlflow.db-wal", "mlruns/x", "mlartifacts/x", ".mlflow/x")
@@ -132,6 +127,8 @@ TRACKING = ("mlflow.db", "mlflow.db-shm", "mlflow.db-wal", "mlruns/x", "mlartifa
 
 def test_local_tracking_files_are_ignored_by_git():
     files = [*TRACKING, "reports/a/config.yaml", "reports/a/metrics.json", "reports/a/figures/f.png", "results/a"]
+    # Where the examples of the commands write.
+    files += ["mlflow_artifacts/x", "data/x", "networks/x", "modules/m/reports/a/config.yaml"]
     done = subprocess.run(["git", "check-ignore", *files], cwd=ROOT, capture_output=True, text=True)
     if done.returncode == 128:
         pytest.skip("not a git checkout")

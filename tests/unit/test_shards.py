@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from lanline.dataset.shards import read_origin, read_shard, stream_shard, write_shard
+from lanline.dataset.shards import read_origin, read_rows, read_shard, stream_shard, write_shard
 from lanline.errors import UserError
 
 ARRAYS = {
@@ -58,6 +58,25 @@ def test_blocks_that_do_not_fill_the_arrays_leave_no_file(tmp_path):
         with pytest.raises(ValueError, match="the blocks end at"):
             stream_shard(path, shapes, blocks, ORIGIN)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 3), (5, 17), (99, 100), (40, 40)])
+def test_rows_in_the_middle_of_a_file_are_those_that_the_library_reads(tmp_path, start, stop):
+    rng = np.random.default_rng(1)
+    shapes = {"lan_data": (100, 6), "lan_labels": (100,), "cpn_labels": (100, 3)}
+    save_file({name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}, tmp_path / "x")
+    whole = load_file(tmp_path / "x")
+    for name, rows in zip(shapes, read_rows(tmp_path / "x", list(shapes), start, stop), strict=True):
+        np.testing.assert_array_equal(rows, whole[name][start:stop])
+        assert rows.dtype == np.float32
+
+
+def test_rows_of_a_file_that_was_cut_are_refused_by_name(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_file({"lan_data": np.zeros((100, 6), np.float32)}, path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"x\.safetensors cannot be read as a shard"):
+        read_rows(path, ["lan_data"], 90, 100)
 
 
 def test_a_missing_array_is_named(tmp_path):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from lanline.config import Network
 from lanline.dataset.shards import write_shard
@@ -108,5 +109,8 @@ def test_files_that_do_not_fit_the_network_are_refused_by_name(tmp_path, files):
     write_shard(path, arrays, {})
     with pytest.raises(UserError, match=r"narrow\.safetensors.*\(5, 4\).*\(n, 6\)"):
         reader([*files, path])
+    save_file({"lan_data": np.zeros((5, 6)), "lan_labels": np.zeros(5)}, tmp_path / "double.safetensors")
+    with pytest.raises(UserError, match=r"double\.safetensors.* hold F64; expected F32"):
+        reader([tmp_path / "double.safetensors"])
     with pytest.raises(UserError, match=r"absent\.safetensors"):
         reader([tmp_path / "absent.safetensors"])

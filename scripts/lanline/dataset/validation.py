@@ -126,7 +126,7 @@ def _compare_arrays(path: Path, config: Config, model_name: str) -> list[tuple[s
     counts: Counter[tuple[str, str]] = Counter()
     for name, (n_rows, *_) in shapes.items():
         for start in range(0, n_rows, PIECE_ROWS):
-            values = read_rows(path, name, start, min(start + PIECE_ROWS, n_rows))
+            (values,) = read_rows(path, [name], start, min(start + PIECE_ROWS, n_rows))
             counts.update(_count_wrong(name, values, model))
     found = [(kind, f"{n:,} {reason}") for (kind, reason), n in counts.items() if n]
     return found + list(_compare_block(path, origin["shard"], config, model))
@@ -166,7 +166,8 @@ def _compare_block(path: Path, shard: int, config: Config, model: Model) -> Iter
     for name, again in block_rows(model, config.data, config.seed, shard, block).items():
         per_theta = config.data.rows_per_theta if name.startswith("lan_") else 1
         start = block * BLOCK_THETAS * per_theta
-        difference = np.abs(read_rows(path, name, start, start + len(again)) - again)
+        (stored,) = read_rows(path, [name], start, start + len(again))
+        difference = np.abs(stored - again)
         if bad := int(np.count_nonzero(~(difference <= LABEL_TOLERANCE))):
             kind = "labels" if name.endswith("_labels") else "rows"
             yield kind, f"{bad:,} of {difference.size:,} values of {name} differ from the engine's own (block {block})"

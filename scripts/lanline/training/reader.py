@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lanline.dataset.shards import open_shard
+from lanline.dataset.shards import open_shard, read_rows
 from lanline.errors import UserError
 from lanline.networks.specification import NetworkSpec, Standardisation
 
@@ -50,8 +50,7 @@ def pieces_of(files: Sequence[Path], spec: NetworkSpec, rows: int = PIECE_ROWS) 
 
 def read_piece(piece: Piece, spec: NetworkSpec, label_floor: float | None = None) -> np.ndarray:
     """Raw inputs and labels, (n, D + L) float32; labels of a lan below ``label_floor`` are raised to it."""
-    with open_shard(piece.path) as file:
-        data, labels = (file.get_slice(name)[piece.start : piece.stop] for name in _names(spec))
+    data, labels = read_rows(piece.path, _names(spec), piece.start, piece.stop)
     if label_floor is not None and not spec.gives_probabilities:
         labels = np.maximum(labels, np.float32(label_floor))
     return np.concatenate([data, labels.reshape(len(data), -1)], axis=1)
@@ -67,7 +66,11 @@ def _n_rows(path: Path, spec: NetworkSpec) -> int:
         missing = set(_names(spec)) - set(file.keys())
         if missing:
             raise UserError(f"{path} has no array {', '.join(sorted(missing))}")
-        data, labels = (tuple(file.get_slice(name).get_shape()) for name in _names(spec))
+        slices = [file.get_slice(name) for name in _names(spec)]
+        data, labels = (tuple(part.get_shape()) for part in slices)
+        types = {part.get_dtype() for part in slices}
+    if types != {"F32"}:
+        raise UserError(f"{path}: {' and '.join(_names(spec))} hold {' and '.join(sorted(types))}; expected F32")
     expected = (n_labels,) if n_labels > 1 else ()
     if len(data) != 2 or data[1] != n_inputs or labels != (data[0], *expected):
         raise UserError(
@@ -125,8 +128,8 @@ class Reader:
             while len(order) < k * b:
                 left, (rows, order) = rows.take(order, axis=0), next(windows)
                 rows[: len(left)] = left
-                order = np.concatenate([np.arange(len(left), dtype=order.dtype), order])
-            yield rows, order[: k * b].reshape(k, b).astype(np.int64)
+                order = np.concatenate([np.arange(len(left)), order])
+            yield rows, order[: k * b].reshape(k, b)
             order = order[k * b :]
 
     def _block_sizes(self, first_batch: int) -> Iterator[tuple[int, int]]:
@@ -182,19 +185,21 @@ class Reader:
 
 
 def _order(start: int, stop: int, rng: np.random.Generator) -> np.ndarray:
-    """The numbers from ``start`` to ``stop`` in random order.
+    """The numbers from ``start`` to ``stop`` in random order, int64.
 
     Sorts random numbers whose last bits are these: several times as fast as to shuffle them, which reaches all over
-    the memory. Returned in four bytes each where they fit, since a row itself has some thirty.
+    the memory.
     """
     bits = stop.bit_length()
     keys = rng.bit_generator.random_raw(stop - start)
     keys >>= bits
     keys <<= bits
-    keys |= np.arange(start, stop, dtype=np.uint64)
+    for i in range(0, len(keys), PIECE_ROWS):  # beside an array as large there may be no room for another one
+        part = keys[i : i + PIECE_ROWS]
+        part |= np.arange(start + i, start + i + len(part), dtype=np.uint64)
     keys.sort()
     keys &= (1 << bits) - 1
-    return keys.astype(np.result_type(np.uint32, np.min_scalar_type(stop)))
+    return keys.view(np.int64)
 
 
 def _rng(seed: int, *key: int) -> np.random.Generator:
