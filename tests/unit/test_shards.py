@@ -1,7 +1,10 @@
 """Shards: the same bytes for the same content, and clear errors for files that are none."""
 
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,6 +72,24 @@ def test_rows_in_the_middle_of_a_file_are_those_that_the_library_reads(tmp_path,
     for name, rows in zip(shapes, read_rows(tmp_path / "x", list(shapes), start, stop), strict=True):
         np.testing.assert_array_equal(rows, whole[name][start:stop])
         assert rows.dtype == np.float32
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="only Linux says how much a process has read")
+def test_pieces_of_a_file_cost_no_more_than_their_size(tmp_path):
+    """Where the system reads ahead, pieces in random order can cost many times as much."""
+
+    def bytes_read():
+        return int(re.search(r"^read_bytes: (\d+)", Path("/proc/self/io").read_text(), re.M)[1])
+
+    path, piece, n_pieces = tmp_path / "x.safetensors", 10_000, 40
+    save_file({"lan_data": np.zeros((n_pieces * piece, 6), np.float32)}, path)
+    with path.open("rb") as handle:
+        os.fsync(handle.fileno())
+        os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    before = bytes_read()
+    for number in range(1, n_pieces, 4):
+        read_rows(path, ["lan_data"], number * piece, (number + 1) * piece)
+    assert bytes_read() - before < 1.5 * (n_pieces / 4) * piece * 6 * 4
 
 
 def test_rows_of_a_file_that_was_cut_are_refused_by_name(tmp_path):

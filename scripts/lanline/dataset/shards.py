@@ -101,8 +101,9 @@ def read_rows(path: Path, names: Sequence[str], start: int, stop: int) -> list[n
                 width = header[name]["shape"][1:]
                 items = math.prod(width)
                 handle.seek(8 + size + header[name]["data_offsets"][0] + ITEM_BYTES * items * start)
-                array = np.fromfile(handle, "<f4", items * (stop - start))
-                arrays.append(array.reshape(stop - start, *width))
+                # One read each: smaller ones in a row look to the system like the beginning of the whole file.
+                read = handle.read(ITEM_BYTES * items * (stop - start))
+                arrays.append(np.frombuffer(read, "<f4").reshape(stop - start, *width))
             return arrays
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} cannot be read as a shard: {error}") from None
