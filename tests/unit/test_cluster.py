@@ -118,8 +118,8 @@ def test_an_evaluation_is_priced_at_what_its_reference_costs():
     longer = effort.evaluate_network(config("levy"), {"model": "levy"}, 1)
     assert longer.runtime > 2 * effort.evaluate_network(config(), WILDCARDS, 1).runtime
     thetas, more = 2 * config().evaluation.mass_thetas, config("levy", n_trajectories=200_000)
-    larger = effort.evaluate_network(more, {"model": "levy"}, 1)  # measured: 56 bytes for each trial of all thetas
-    assert larger.mem_mb - longer.mem_mb > thetas * 180_000 * 56 / 1e6
+    larger = effort.evaluate_network(more, {"model": "levy"}, 1)  # measured: 34 bytes for each trial of all thetas
+    assert larger.mem_mb - longer.mem_mb > thetas * 180_000 * 34 / 1e6
 
 
 def test_validation_counts_on_threads_only_where_they_simulate_side_by_side():
