@@ -5,7 +5,7 @@ CORES ?= all
 CONFIG ?=
 VENV := .venv
 BIN := $(VENV)/bin
-# After a crash it goes on at once: the folder's own lock (rules/common.smk) ends with its process, Snakemake's does not.
+# After a crash it goes on: the locks of the folder and of its jobs (cluster/folder.py) end with their processes.
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --nolock --rerun-incomplete $(if $(CONFIG),--configfile $(CONFIG))
 STORE := $(addprefix --config ,config/config.yaml $(CONFIG))
 PROFILE ?= $(firstword $(wildcard profiles/site) profiles/slurm)

@@ -25,7 +25,7 @@ DATA_RULES = ("open_experiments", "generate_shard", "record_lineage", "validate_
 
 
 def job_minutes(root: Path, rule: str, start: str) -> float:
-    """What the jobs of a rule took whose names start so, one after the other."""
+    """The sum of what the jobs of a rule took whose names start so."""
     files = (root / "logs/production" / rule).glob(f"{start}*.benchmark.tsv")
     return sum(float(next(csv.DictReader(file.open(), delimiter="\t"))["s"]) for file in files) / 60
 

@@ -56,7 +56,9 @@ def inside(group: Path | None) -> Iterator[None]:
 
 
 def forget(files: list[str]) -> None:
-    """Drop files from the page cache, so that they are read from the disk again."""
+    """Drop files from the page cache, where that can be asked for, so that they are read from the disk again."""
+    if not hasattr(os, "posix_fadvise"):
+        return
     for file in files:
         with Path(file).open("rb") as handle:
             os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

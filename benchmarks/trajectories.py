@@ -55,7 +55,8 @@ def compare(trajectories: int, cpu_seconds: float, n_rows: float) -> None:
         files = [Path(folder) / f"{i}.safetensors" for i in range(2)]
         generate_shard(configure(trajectories, 100, 100), MODEL.name, 0, files[0])
         generate_shard(config, MODEL.name, 1, files[1])
-        job = Job(make_spec(Network(name="lan"), MODEL), Training(epochs=4), "jax", 1, files[1:], files[:1], "x", 1)
+        settings = Training(epochs=4, huber_delta=0.1)
+        job = Job(make_spec(Network(name="lan"), MODEL), settings, "jax", 1, files[1:], files[:1], "x", 1)
         trained = train(job, None, lambda metrics, step: None, lambda line: None)
     expected = held_out.expected
     network = trained.forward(held_out.inputs()).reshape(expected.shape)

@@ -22,9 +22,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Where all tests are wanted, as in ``.ci/run``, none is skipped because a program is not installed."""
-    from slurm_cluster import why_not
-
     if "LANLINE_ALL_TESTS" in os.environ:
+        from slurm_cluster import why_not
+
         missing = why_not() or (None if shutil.which("chromium") else "there is no chromium")
         if missing:
             raise pytest.UsageError(missing)

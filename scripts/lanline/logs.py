@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
 from lanline.errors import UserError
 
+JOBS_LOCK = Path(".snakemake/lanline-jobs.lock")  # shared by all jobs that run in this folder
 PLAIN_SECONDS = 10.0  # between lines about progress where they cannot replace each other
 CLEAR_LINE = "\r\033[K"
 
 _terminal: TextIO | None = None  # beside stderr, while that goes to a job's log
+_running: TextIO | None = None  # the locked file
 _last_plain: dict[int, float] = {}  # by stream: when a line about progress was last printed there
 
 
@@ -46,8 +49,13 @@ def job_log(path: Path) -> Iterator[None]:
     """Send everything that the job prints (C libraries included) to ``path``; `say` still reaches the terminal.
 
     A user's mistake ends the job with its message, anything else with a traceback in the log; both with exit code 1.
+    Until its process ends the job is seen to run here (`lanline.cluster.folder`), whatever becomes of its Snakemake.
     """
-    global _terminal
+    global _terminal, _running
+    JOBS_LOCK.parent.mkdir(exist_ok=True)
+    _running = JOBS_LOCK.open("a+")
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(_running, fcntl.LOCK_SH | fcntl.LOCK_NB)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _terminal = os.fdopen(os.dup(2), "w")

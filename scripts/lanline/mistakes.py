@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator
 from lanline.errors import UserError, did_you_mean
 from lanline.files import redact
 
-_EXPONENT = re.compile(r"[-+]?\d*\.?\d*[eE][-+]?\d+")
+_EXPONENT = re.compile(r"[-+]?\d+\.?\d*[eE][-+]?\d+")
 
 
 def explain(mistake: dict, root: type[BaseModel]) -> str:
@@ -47,7 +47,8 @@ def number_as_text(mistake: dict) -> str | None:
     """What to say where YAML did not see a number in what looks like one."""
     value = mistake["input"]
     if mistake["type"] in ("float_type", "int_type") and isinstance(value, str) and _EXPONENT.fullmatch(value):
-        return f"YAML takes {value} for text: with an exponent, a number has a point and a sign, as in 1.0e-3"
+        right = "write whole numbers out" if mistake["type"] == "int_type" else "write 1.0e-3, with a point and a sign"
+        return f"YAML takes {value} for text: {right}"
     return None
 
 

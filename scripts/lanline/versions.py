@@ -60,7 +60,7 @@ def training_code(framework: str) -> str:
     """Fingerprint of the code that decides a network's weights; the other framework's is not part of it."""
     shared = ("backend", "checkpoint", "loop", "losses", "reader", "schedule")
     own = sorted(path.stem for path in (Path(__file__).parent / "training").glob(f"{framework}_*.py"))
-    return code_fingerprint("networks", *(f"training/{module}" for module in (*shared, *own)))
+    return code_fingerprint("networks", "dataset/reading", *(f"training/{module}" for module in (*shared, *own)))
 
 
 @cache

@@ -151,7 +151,7 @@ def test_a_gpu_is_asked_for_and_a_failing_job_is_tried_as_often_as_the_profile_s
     assert "PyTorch finds none" in head.finish(fails=True)  # the cluster's node only says that it has one
     jobs = [job(id) for id in head.jobs("train_torch")]
     assert all("gres/gpu=1" in known["TRES"] and known["NodeList"] == "n3" for known in jobs)
-    assert [known["MinMemoryNode"] for known in jobs] == ["3002M", "4000M", "4000M"]
+    assert [known["MinMemoryNode"] for known in jobs] == ["3003M", "4000M", "4000M"]
 
 
 def test_a_training_is_cancelled_by_hand(trainings, validated):

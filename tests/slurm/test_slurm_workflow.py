@@ -62,7 +62,7 @@ def test_runs_and_records_tell_job_node_and_what_was_asked_for(finished):
     assert tags["slurm_partition"] == "main"
     assert tags["slurm_account"] == "research"
     assert tags["slurm_time_limit"] == known["TimeLimit"]
-    assert tags["slurm_requested"].startswith("cpu=2,mem=3002M,node=1")
+    assert tags["slurm_requested"].startswith("cpu=2,mem=3003M,node=1")
     records = [ShardRecord.read(path) for path in sorted((workspace / "results/quick/ddm/data").glob("*.json"))]
     assert sorted(record.job_id for record in records) == sorted(head.jobs("generate_shard"))
 

@@ -3,11 +3,12 @@
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from lanline.cluster import effort, preemption
+from lanline.cluster import effort, folder, preemption
 from lanline.cluster.folder import take
 from lanline.cluster.site import Partition, _choose, _minutes
 from lanline.cluster.slurm import ask, fields
@@ -222,6 +223,25 @@ def test_a_folder_has_one_head(tmp_path):
         other.kill()
         other.wait()
     take(tmp_path)  # a dead head holds nothing
+
+
+def test_a_job_whose_snakemake_was_killed_is_waited_for(tmp_path, monkeypatch):
+    code = (
+        "import time; from pathlib import Path; from lanline.logs import job_log\n"
+        "with job_log(Path('job.log')):\n"
+        "    Path('runs').touch()\n"
+        "    time.sleep(60)"
+    )
+    monkeypatch.setattr(folder, "ORPHAN_SECONDS", 0.5)
+    with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path) as job:
+        while not (tmp_path / "runs").exists():
+            assert job.poll() is None
+            time.sleep(0.01)
+        with pytest.raises(UserError, match="jobs of a Snakemake that was killed still run in"):
+            take(tmp_path)
+        job.kill()
+        job.wait()
+    take(tmp_path)
 
 
 def test_a_folder_with_jobs_of_old_is_usable_where_slurm_is_not_installed(tmp_path, monkeypatch, capfd):

@@ -117,7 +117,7 @@ def test_lists_that_do_not_fit_are_named(sizes, activations):
         ({"LR_SCHEDULER": "cosine"}, ["LR_SCHEDULER", "'reduce_on_plateau' or 'multiply'"]),
         ({"LR_SCHEDULER_PARAMS": {"gama": 1}}, ["LR_SCHEDULER_PARAMS.gama", "unknown key"]),
         ({"LEARNIN_RATE": 1.0}, ["LEARNIN_RATE", "unknown key", "'LEARNING_RATE'"]),
-        ({"LEARNING_RATE": "1e-3"}, ["LEARNING_RATE: YAML takes 1e-3 for text", "1.0e-3"]),
+        ({"LEARNING_RATE": "1e-3"}, ["LEARNING_RATE: YAML takes 1e-3 for text: write 1.0e-3"]),
         ({"LABELS_LOWER_BOUND": "__import__('os').abort()"}, ["LABELS_LOWER_BOUND", "np.log(number)"]),
     ],
 )

@@ -93,8 +93,8 @@ def test_a_number_that_yaml_takes_for_text_is_explained():
     values = yaml.safe_load("{training: {learning_rate: 1e-3, epochs: 1e2}, data: {max_t: abc}}")
     with pytest.raises(UserError) as error:
         parse_config({**SMALL, **values})
-    assert "learning_rate: YAML takes 1e-3 for text: " in str(error.value)
-    assert "epochs: YAML takes 1e2 for text: " in str(error.value)
+    assert "learning_rate: YAML takes 1e-3 for text: write 1.0e-3" in str(error.value)
+    assert "epochs: YAML takes 1e2 for text: write whole numbers out" in str(error.value)
     assert "max_t: input should be a valid number, not 'abc'" in str(error.value)
 
 

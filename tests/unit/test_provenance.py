@@ -10,9 +10,10 @@ from lanline.commands.lineage import print_lineage
 from lanline.dataset.inventory import build_inventory
 from lanline.files import write_json
 from lanline.lineage_tree import Lineage
+from lanline.paths import INVENTORY
 from lanline.provenance import trace
 from lanline.sidecars import Run, ShardRecord
-from lanline.tracking.lineage import INVENTORY, SHARD_RECORDS, record_dataset
+from lanline.tracking.lineage import SHARD_RECORDS, record_dataset
 from lanline.tracking.opening import open_run
 from lanline.tracking.store import Store, resolve_store
 

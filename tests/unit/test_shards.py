@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from lanline.dataset.shards import read_origin, read_rows, read_shard, stream_shard, write_shard
+from lanline.dataset.reading import read_rows
+from lanline.dataset.shards import read_origin, read_shard, stream_shard, write_shard
 from lanline.errors import UserError
 
 ARRAYS = {
@@ -89,7 +90,10 @@ def test_pieces_of_a_file_cost_no_more_than_their_size(tmp_path):
     before = bytes_read()
     for number in range(1, n_pieces, 4):
         read_rows(path, ["lan_data"], number * piece, (number + 1) * piece)
-    assert bytes_read() - before < 1.5 * (n_pieces / 4) * piece * 6 * 4
+    size, read = (n_pieces // 4) * piece * 6 * 4, bytes_read() - before
+    if read < size:
+        pytest.skip("this file system keeps its files in memory")
+    assert read < 1.5 * size
 
 
 def test_rows_of_a_file_that_was_cut_are_refused_by_name(tmp_path):

@@ -12,8 +12,9 @@ import pytest
 
 from lanline.commands.main import main
 from lanline.errors import UserError
+from lanline.paths import INVENTORY
 from lanline.tracking.amend import amend_run
-from lanline.tracking.lineage import INVENTORY, read_inventory, record_dataset
+from lanline.tracking.lineage import read_inventory, record_dataset
 from lanline.tracking.opening import open_run
 from lanline.tracking.prune import parse_age, prune, select
 from lanline.tracking.store import Store, StoreUnavailable, connect

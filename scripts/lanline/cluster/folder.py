@@ -20,11 +20,12 @@ from typing import TextIO
 
 from lanline.cluster.slurm import ask
 from lanline.errors import UserError
-from lanline.logs import say
+from lanline.logs import JOBS_LOCK, say
 
 LOCK = Path(".snakemake/lanline-head.lock")
 SUBMITTED = Path(".snakemake/slurm_logs")  # Snakemake's executor makes it before the first job
 POLL_SECONDS = 1.0
+ORPHAN_SECONDS = 10.0  # for a job to end whose Snakemake has just been killed with it
 MOST_SECONDS = 600.0  # longer than any grace time between SIGTERM and SIGKILL
 _held: list[TextIO] = []  # open, and so locked, until this process ends
 
@@ -43,9 +44,15 @@ def take(folder: Path) -> None:
     """Hold ``folder`` until this process ends. Where SLURM is not installed its jobs cannot be asked for, and are not.
 
     Raises:
-        UserError: another head runs there, or jobs of a dead one are still in the queue.
+        UserError: another head runs there, or jobs of a dead one still run or are in the queue.
     """
+    with _held_for_a_while(folder):
+        _refuse_beside_jobs_in_the_queue(folder)
+        _wait_for_orphans(folder)
     _held.append(_lock(folder))
+
+
+def _refuse_beside_jobs_in_the_queue(folder: Path) -> None:
     if not (folder / SUBMITTED).exists():
         return
     if shutil.which("squeue") is None:  # a folder that was brought here, or that several machines see
@@ -100,6 +107,24 @@ def jobs_of(folder: Path) -> list[Job]:
         if kind in ("rule", "group") and Path(place).resolve() == here:
             found.append(Job(job, user, state, rule.partition("_wildcards_")[0]))
     return found
+
+
+def _wait_for_orphans(folder: Path) -> None:
+    """A job of a Snakemake that was killed alone goes on: what it writes must not be deleted under it."""
+    deadline = time.monotonic() + ORPHAN_SECONDS
+    while True:
+        with (folder / JOBS_LOCK).open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                pass
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"jobs of a Snakemake that was killed still run in {folder.resolve()}: wait until they have ended, "
+                f"or end them (`fuser {JOBS_LOCK}` names their processes)"
+            )
+        time.sleep(POLL_SECONDS)
 
 
 @contextmanager

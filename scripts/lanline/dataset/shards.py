@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
+from lanline.dataset.reading import open_shard
 from lanline.errors import UserError
 from lanline.files import atomic_path
 
@@ -83,32 +83,6 @@ def read_shard(path: Path, names: list[str]) -> dict[str, np.ndarray]:
         return {name: shard.get_tensor(name) for name in names}
 
 
-def read_rows(path: Path, names: Sequence[str], start: int, stop: int) -> list[np.ndarray]:
-    """Rows ``start`` to ``stop`` of some float32 arrays, and no other byte from the disk.
-
-    The library maps files into memory, and the system reads megabytes around each page that is looked at: where memory
-    is short, pieces in random order cost many times their size.
-
-    Raises:
-        UserError: the file is missing or truncated.
-    """
-    try:
-        with Path(path).open("rb", buffering=0) as handle:
-            size = int.from_bytes(handle.read(8), "little")
-            header = json.loads(handle.read(size))
-            arrays = []
-            for name in names:
-                width = header[name]["shape"][1:]
-                items = math.prod(width)
-                handle.seek(8 + size + header[name]["data_offsets"][0] + ITEM_BYTES * items * start)
-                # One read each: smaller ones in a row look to the system like the beginning of the whole file.
-                read = handle.read(ITEM_BYTES * items * (stop - start))
-                arrays.append(np.frombuffer(read, "<f4").reshape(stop - start, *width))
-            return arrays
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} cannot be read as a shard: {error}") from None
-
-
 def read_origin(path: Path) -> dict[str, Any]:
     """What a shard was made from. Raises UserError as `read_shard` does."""
     with open_shard(path) as shard:
@@ -120,15 +94,3 @@ def read_origin(path: Path) -> dict[str, Any]:
         readable = " and ".join(map(str, READABLE))
         raise UserError(f"{path}: format version {header['format_version']}, this lanline reads {readable}")
     return header["origin"]
-
-
-def open_shard(path: Path):
-    """The open file, for parts of arrays: ``with open_shard(path) as file: file.get_slice(name)[a:b]``.
-
-    Raises:
-        UserError: the file is missing or truncated.
-    """
-    try:
-        return safe_open(path, framework="numpy")
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} cannot be read as a shard: {error}") from None

@@ -14,8 +14,9 @@ import numpy as np
 
 from lanline.config import Config
 from lanline.dataset.inventory import Inventory, TrackedFile
+from lanline.dataset.reading import open_shard, read_rows
 from lanline.dataset.rows import BLOCK_THETAS, block_rows, n_blocks, shard_shapes
-from lanline.dataset.shards import open_shard, read_origin, read_rows
+from lanline.dataset.shards import read_origin
 from lanline.errors import UserError
 from lanline.files import sha256_file
 from lanline.models import Model, bounds_at

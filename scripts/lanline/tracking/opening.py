@@ -59,7 +59,7 @@ def open_run(
 
     Raises:
         StoreUnavailable: with ``on_outage="fail"`` or ``run_id``, if the store cannot be reached.
-        UserError: ``run_id`` is unknown, deleted, or has finished.
+        UserError: ``run_id`` is unknown, deleted, has finished, or began with other params.
     """
     folder = Path(folder)
     texts = {checked_name(key): str(value) for key, value in (params or {}).items()}
@@ -90,11 +90,15 @@ def open_run(
         },
     }
     if previous and resume and previous["status"] != "FINISHED":
-        if adopted:
-            goes_on = adopted.data.tags.get(KEY_TAG) == previous["key"]
-        else:
-            goes_on = previous["identity"] == identity and previous["store"] == shown
-        if goes_on:
+        same = previous["identity"] == identity
+        if adopted and adopted.data.tags.get(KEY_TAG) == previous["key"]:
+            if not same:
+                raise UserError(
+                    f"MLflow run {run_id} began with other settings, code, libraries or files; begin another one: "
+                    "give no run id"
+                )
+            return Run(earlier[-1], store, follow, start, resumed=True)
+        if not adopted and same and previous["store"] == shown:
             return Run(earlier[-1], store, follow, start, resumed=True)
     journal = folder / FOLDER / f"{key}.jsonl"
     if adopted:

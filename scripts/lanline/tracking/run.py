@@ -258,6 +258,7 @@ class Run:
 
 
 def checked_name(name: str) -> str:
+    """``name``, of a param, metric or tag. Raises: UserError: MLflow does not allow it."""
     if not _NAME.fullmatch(name):
         raise UserError(
             f"{name!r} cannot name a param, metric or tag: at most 250 of letters, digits and _ - . : / space"

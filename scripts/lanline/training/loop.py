@@ -19,10 +19,10 @@ from lanline.training.backend import Backend, block_batches, start_backend, unfl
 from lanline.training.checkpoint import read_checkpoint, write_checkpoint
 from lanline.training.job import Job, Metrics, Trained
 from lanline.training.losses import loss_and_error
-from lanline.training.reader import Piece, Reader, pieces_of, read_piece
+from lanline.training.reader import Reader, pieces_of, read_piece
 from lanline.training.schedule import Schedule
 
-SAMPLE_PIECES = 50  # of 10,000 rows, whose means and scales the inputs are standardised with
+SAMPLE_PIECES = 50  # whose means and scales the inputs are standardised with
 VALIDATION_ROWS = 100_000  # in memory at once
 PARITY_ROWS = 1_000
 SHOW_SECONDS = 0.5  # between lines about progress
@@ -64,23 +64,26 @@ def train(
         UserError: a file cannot be read, the framework or device is not there, or the loss is no longer finite.
     """
     started = time.perf_counter()
-    spec, settings = job.spec, job.settings
-    pieces = _pieces_with_rows(job.training_files, spec)
-    _pieces_with_rows(job.validation_files, spec)
+    spec = job.spec
+    pieces, validation_pieces = pieces_of(job.training_files, spec), pieces_of(job.validation_files, spec)
+    for files, found in ((job.training_files, pieces), (job.validation_files, validation_pieces)):
+        if not found:
+            raise UserError(f"there are no rows in {', '.join(map(str, files))}")
+    batch_size = min(job.settings.batch_size, sum(map(len, pieces)))  # one that is larger than the data is all of them
+    settings = job.settings.model_copy(update={"batch_size": batch_size})
     some = np.concatenate([read_piece(piece, spec) for piece in pieces[:: -(-len(pieces) // SAMPLE_PIECES)]])
     standardisation = Standardisation.of(some[:, : len(spec.inputs)])
     reader = Reader(
         job.training_files,
         spec,
         standardisation,
-        settings.batch_size,
+        batch_size,
         block_batches=block_batches(settings),
         buffer_rows=int(settings.buffer_gb * 1e9 / some[0].nbytes),
         seed=job.seed,
         label_floor=settings.label_floor,
     )
-    held = settings.model_copy(update={"batch_size": min(settings.batch_size, reader.n_rows)})
-    backend = start_backend(job.framework, spec, held, initial_weights(spec, job.seed), job.threads)
+    backend = start_backend(job.framework, spec, settings, initial_weights(spec, job.seed), job.threads)
     run = _Run(job, backend, reader, standardisation, on_epoch, say, show)
     if checkpoint is not None:
         run.checkpoints_to(checkpoint)
@@ -102,13 +105,6 @@ def train(
         timings={**timings, "total": sum(timings.values())},
         resumed=run.resumed,
     )
-
-
-def _pieces_with_rows(files: Sequence[Path], spec: NetworkSpec) -> list[Piece]:
-    """Raises: UserError: there is not a row in them."""
-    if not (pieces := pieces_of(files, spec)):
-        raise UserError(f"there are no rows in {', '.join(map(str, files))}")
-    return pieces
 
 
 def _exported(spec: NetworkSpec, backend: Backend, standardisation: Standardisation, x: np.ndarray) -> np.ndarray:
@@ -281,8 +277,8 @@ class _Run:
     # --- what the person who waits sees ---
     def _how_far(self, losses: np.ndarray, rates: np.ndarray) -> str:
         progress, reader = self.progress, self._reader
-        speed = progress.batch * self._settings.batch_size / progress.seconds
-        left = (self._n_steps - progress.step) * self._settings.batch_size / speed
+        speed = progress.batch * reader.batch_size / progress.seconds
+        left = (self._n_steps - progress.step) * reader.batch_size / speed
         return (
             f"epoch {progress.epoch + 1}/{self._settings.epochs}  {progress.batch / reader.n_batches:4.0%}  "
             f"loss {losses.mean():.4g}  rate {rates[-1]:.2g}  {speed:,.0f} rows/s  "

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lanline.dataset.shards import open_shard, read_rows
+from lanline.dataset.reading import open_shard, read_rows
 from lanline.errors import UserError
 from lanline.networks.specification import NetworkSpec, Standardisation
 
@@ -110,7 +110,7 @@ class Reader:
     ):
         self._spec, self._standardisation, self._seed = spec, standardisation, seed
         self._label_floor = label_floor
-        self._batch_size, self._block_batches = batch_size, block_batches
+        self.batch_size, self._block_batches = batch_size, block_batches
         self._pieces = pieces_of(files, spec)
         self.n_rows = sum(map(len, self._pieces))
         self.n_batches = -(-self.n_rows // batch_size)
@@ -122,7 +122,7 @@ class Reader:
     def blocks(self, epoch: int, first_batch: int) -> Iterator[Window]:
         """Batches of ``epoch`` from ``first_batch`` on, in blocks of batches of the same size: the rows (n, D + L) that
         they are taken from, and which ones each batch takes (k, b). Many blocks share one array."""
-        windows = self._windows(epoch, first_batch * self._batch_size)
+        windows = self._windows(epoch, first_batch * self.batch_size)
         rows, order = next(windows)
         for k, b in self._block_sizes(first_batch):
             while len(order) < k * b:
@@ -133,9 +133,9 @@ class Reader:
             order = order[k * b :]
 
     def _block_sizes(self, first_batch: int) -> Iterator[tuple[int, int]]:
-        whole, rest = divmod(self.n_rows, self._batch_size)
+        whole, rest = divmod(self.n_rows, self.batch_size)
         for batch in range(first_batch, whole, self._block_batches):
-            yield min(self._block_batches, whole - batch), self._batch_size
+            yield min(self._block_batches, whole - batch), self.batch_size
         if rest and first_batch < self.n_batches:
             yield 1, rest
 
@@ -148,7 +148,7 @@ class Reader:
         groups = self._groups(_rng(self._seed, epoch).permutation(len(self._pieces)))
         sizes = [sum(map(len, group)) for group in groups]
         ends = np.cumsum(sizes)
-        room = self._batch_size * self._block_batches
+        room = self.batch_size * self._block_batches
         current = int(np.searchsorted(ends, first_row, side="right"))
         with ThreadPoolExecutor(1) as background:
             coming = background.submit(self._read, groups[current], room, self._window_rows)
