@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from io import FileIO
 from pathlib import Path
@@ -29,8 +28,6 @@ def read_rows(path: Path, names: Sequence[str], start: int, stop: int) -> list[n
     """
     try:
         with Path(path).open("rb", buffering=0) as handle:
-            if hasattr(os, "posix_fadvise"):  # not on macOS
-                os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
             size = int.from_bytes(handle.read(8), "little")
             header = json.loads(handle.read(size))
             return [_read_array(handle, 8 + size, header[name], start, stop) for name in names]
@@ -46,6 +43,7 @@ def _read_array(handle: FileIO, first: int, described: dict[str, Any], start: in
     array = np.empty((stop - start, *width), "<f4")
     handle.seek(first + described["data_offsets"][0] + ITEM_BYTES * math.prod(width) * start)
     left = memoryview(array.reshape(-1).view(np.uint8))
+    # In one read: smaller ones in a row look to the system like the beginning of the whole file, which it reads ahead.
     while left:  # a file system may give less at once than it was asked for
         if not (got := handle.readinto(left)):
             raise ValueError("it ends in the middle of an array")
