@@ -19,38 +19,18 @@ from typing import Any
 import numpy as np
 import yaml
 from held_out import HeldOut
+from training import ROWS_PER_SHARD, make_data
 
-from lanline.config import Network, Training, parse_config
-from lanline.dataset.generate import generate_shard
+from lanline.config import Network, Training
 from lanline.models import Model, get_model
 from lanline.networks.specification import make_spec
 from lanline.training.job import Job, Trained
 from lanline.training.loop import train
 
-ROWS_PER_SHARD = 500_000
-
-
-def make_files(folder: Path, model: Model, rows_per_theta: int, shards: int) -> list[Path]:
-    """Shards with so many rows of each theta; those that are there are kept."""
-    config = parse_config(
-        {
-            "name": "benchmark",
-            "models": [model.name],
-            "networks": [{"name": "lan"}],
-            "data": {"rows_per_theta": rows_per_theta, "thetas_per_shard": ROWS_PER_SHARD // rows_per_theta},
-        }
-    )
-    files = [folder / f"{model.name}-{rows_per_theta}" / f"shard-{i:05d}.safetensors" for i in range(shards)]
-    for i, path in enumerate(files):
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            generate_shard(config, model.name, i, path)
-    return files
-
 
 def train_with(settings: dict[str, Any], model: Model, framework: str, folder: Path, shards: int) -> Trained:
-    settings = dict(settings)
-    files = make_files(folder, model, settings.pop("rows_per_theta", 100), shards)
+    rows_per_theta = settings.pop("rows_per_theta", 100)
+    files = make_data(folder / f"{model.name}-{rows_per_theta}", shards, model.name, rows_per_theta)
     job = Job(
         make_spec(Network(name="lan"), model),
         Training(**settings),

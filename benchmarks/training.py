@@ -48,15 +48,17 @@ LR_SCHEDULER_PARAMS: {{factor: 0.1, patience: 2, threshold: 0.001, min_lr: 0.000
 """
 
 
-def make_data(folder: Path, shards: int) -> list[Path]:
-    """Shards of the ddm's default training data; those that are there are kept."""
+def make_data(folder: Path, shards: int, model: str = "ddm", rows_per_theta: int = 100) -> list[Path]:
+    """Shards of 500,000 rows of a model; those that are there are kept."""
     from lanline.dataset.generate import generate_shard
 
-    config = parse_config({"name": "benchmark", "models": ["ddm"], "networks": [{"name": "lan"}]})
+    data = {"rows_per_theta": rows_per_theta, "thetas_per_shard": ROWS_PER_SHARD // rows_per_theta}
+    values = {"name": "benchmark", "models": [model], "networks": [{"name": "lan"}], "data": data}
+    config = parse_config(values)
     paths = [folder / f"shard-{i:05d}.safetensors" for i in range(shards)]
     for i, path in enumerate(paths):
         if not path.exists():
-            generate_shard(config, "ddm", i, path)
+            generate_shard(config, model, i, path)
     return paths
 
 

@@ -9,8 +9,8 @@
     MyExperiment("config.yaml").run()
 
 writes ``reports/<name>/config.yaml``, ``metrics.json``, ``figures/`` and a journal; with ``mlflow_tracking:
-true`` in the configuration the same goes to MLflow. lanline's own training is such an
-experiment: `lanline.training_stage.TrainNetwork`.
+true`` in the configuration the same goes to MLflow. lanline's own training is such an experiment:
+`lanline.training_stage.TrainNetwork`.
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ PLAIN_SECONDS = 10.0  # between lines about progress where they cannot replace e
 CLEAR_LINE = "\r\033[K"
 
 _terminal: TextIO | None = None  # beside stderr, while that goes to a job's log
-_running: TextIO | None = None  # the locked file
 _last_plain: dict[int, float] = {}  # by stream: when a line about progress was last printed there
 
 
@@ -49,13 +48,13 @@ def job_log(path: Path) -> Iterator[None]:
     """Send everything that the job prints (C libraries included) to ``path``; `say` still reaches the terminal.
 
     A user's mistake ends the job with its message, anything else with a traceback in the log; both with exit code 1.
-    Until its process ends the job is seen to run here (`lanline.cluster.folder`), whatever becomes of its Snakemake.
+    Until it ends the job is seen to run here (`lanline.cluster.folder`), whatever becomes of its Snakemake.
     """
-    global _terminal, _running
+    global _terminal
     JOBS_LOCK.parent.mkdir(exist_ok=True)
-    _running = JOBS_LOCK.open("a+")
+    running = JOBS_LOCK.open("a+")  # closed with this frame
     with suppress(OSError):  # a file system without locks
-        fcntl.flock(_running, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(running, fcntl.LOCK_SH | fcntl.LOCK_NB)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _terminal = os.fdopen(os.dup(2), "w")

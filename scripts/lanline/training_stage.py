@@ -176,10 +176,9 @@ class TrainNetwork(BaseExperiment):
     def params(self) -> dict[str, Any]:
         settings = used_settings(self.settings, self.spec)
         network = self.config.network(self.task.network).model_dump(mode="json", exclude={"training"})
-        made = {"files_used": sha256_json(self.files_used()), **made_with(self.task.framework)}
-        if self.settings.device == "cpu":  # they decide how sums are rounded
-            made["threads"] = self.task.threads
-        return flatten({**self.identity(), **made, "training": settings, "network": network})
+        made = made_with(self.task.framework, self.settings.device, self.task.threads)
+        files = {"files_used": sha256_json(self.files_used())}
+        return flatten({**self.identity(), **files, **made, "training": settings, "network": network})
 
     def identity(self) -> dict[str, str]:
         """Where the network comes from; it goes into the ONNX file's metadata too."""

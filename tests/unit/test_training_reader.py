@@ -35,7 +35,7 @@ def write_files(folder, rows_of_files):
 
 
 def reader(files, batch_size=1000, buffer_rows=10**6, seed=1, block_batches=4):
-    return Reader(files, SPEC, PLAIN, batch_size, block_batches, buffer_rows, seed)
+    return Reader(pieces_of(files, SPEC), SPEC, PLAIN, batch_size, block_batches, buffer_rows, seed)
 
 
 def rows_of(blocks):
@@ -95,8 +95,9 @@ def test_streamed_rows_are_mixed_over_the_files(tmp_path):
 
 
 def test_inputs_are_standardised_and_labels_are_not(files):
-    rows = np.concatenate([read_piece(piece, SPEC) for piece in pieces_of(files, SPEC)])
-    source = Reader(files, SPEC, Standardisation.of(rows[:, :-1]), 1000, 4, 10**6, 1)
+    pieces = pieces_of(files, SPEC)
+    rows = np.concatenate([read_piece(piece, SPEC) for piece in pieces])
+    source = Reader(pieces, SPEC, Standardisation.of(rows[:, :-1]), 1000, 4, 10**6, 1)
     seen = np.concatenate([rows.reshape(-1, 7) for rows in rows_of(source.blocks(0, 0))])
     np.testing.assert_allclose(seen[:, :-1].mean(axis=0), 0, atol=1e-3)
     np.testing.assert_allclose(seen[:, :-1].std(axis=0), 1, rtol=1e-3)

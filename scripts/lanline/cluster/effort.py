@@ -54,7 +54,7 @@ def validate_training_data(config: Config, wildcards: Mapping[str, str], threads
     """Hashing every shard and computing one block of each again, ``threads`` shards at once; but ssm-simulators
     simulates for one thread at a time."""
     model = wildcards["model"]
-    size = _shard_bytes(config, model)
+    size = _row_bytes(config, model) * config.data.rows_per_shard
     at_once = threads if not _simulates(config, model) or has_own_simulator(model) else 1
     again = BLOCK_THETAS * _seconds_per_theta(config, model) / at_once
     seconds = config.data.shards * (size / HASH_BYTES_PER_SECOND + again)
@@ -71,8 +71,7 @@ def train(config: Config, wildcards: Mapping[str, str], threads: int) -> Effort:
     layers = [len(config.model(wildcards["model"]).params) + 2, *network.hidden_layers]
     weights = sum((inputs + 1) * outputs for inputs, outputs in zip(layers, [*layers[1:], 1], strict=True))
     speed = ROWS_PER_SECOND * min(1.0, USUAL_WEIGHTS / weights) * math.sqrt(threads)
-    row_bytes = _shard_bytes(config, wildcards["model"]) / config.data.rows_per_shard
-    in_memory = min(training.buffer_gb * 1e9, rows * row_bytes)
+    in_memory = min(training.buffer_gb * 1e9, rows * _row_bytes(config, wildcards["model"]))
     passes = UNIT_BYTES * sum(network.hidden_layers) * min(training.batch_size, rows)
     return _effort(training.epochs * rows / speed, BASE_MB + FRAMEWORK_MB, 2 * in_memory + passes)
 
@@ -97,13 +96,12 @@ def _effort(seconds: float, base_mb: float, data_bytes: float) -> Effort:
     return Effort(mem_mb=math.ceil(base_mb + data_bytes / 1e6), runtime=math.ceil(BASE_MINUTES + SAFETY * seconds / 60))
 
 
-def _shard_bytes(config: Config, model: str) -> int:
-    columns = len(config.model(model).params) + 3  # theta, rt, choice, label
-    return 4 * columns * config.data.rows_per_shard
+def _row_bytes(config: Config, model: str) -> int:
+    return 4 * (len(config.model(model).params) + 3)  # theta, rt, choice, label
 
 
 def _block_bytes(config: Config, model: str) -> float:
-    rows = BLOCK_COPIES * _shard_bytes(config, model) / config.data.thetas_per_shard
+    rows = BLOCK_COPIES * _row_bytes(config, model) * config.data.rows_per_theta
     trials = TRIAL_BYTES * config.data.n_trajectories if _simulates(config, model) else 0
     return BLOCK_THETAS * (rows + trials)
 

@@ -112,19 +112,14 @@ def jobs_of(folder: Path) -> list[Job]:
 def _wait_for_orphans(folder: Path) -> None:
     """A job of a Snakemake that was killed alone goes on: what it writes must not be deleted under it."""
     deadline = time.monotonic() + ORPHAN_SECONDS
-    while True:
-        with (folder / JOBS_LOCK).open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                pass
-        if time.monotonic() > deadline:
-            raise UserError(
-                f"jobs of a Snakemake that was killed still run in {folder.resolve()}: wait until they have ended, "
-                f"or end them (`fuser {JOBS_LOCK}` names their processes)"
-            )
-        time.sleep(POLL_SECONDS)
+    with (folder / JOBS_LOCK).open("a+") as file:
+        while not _locks(file):
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"jobs of a Snakemake that was killed still run in {folder.resolve()}: wait until they have ended, "
+                    f"or end them (`fuser {JOBS_LOCK}` names their processes)"
+                )
+            time.sleep(POLL_SECONDS)
 
 
 @contextmanager
@@ -138,17 +133,24 @@ def _lock(folder: Path) -> TextIO:
     path = folder / LOCK
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not _locks(file):
         file.seek(0)
         holder = file.read().strip()
         file.close()
-        raise UserError(f"{folder.resolve()} is in use by {holder}: wait for it, or end it") from None
+        raise UserError(f"{folder.resolve()} is in use by {holder}: wait for it, or end it")
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()
     return file
+
+
+def _locks(file: TextIO) -> bool:
+    """Lock a file for its process alone. Gives whether nobody else has a lock on it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _listed(jobs: list[Job]) -> str:

@@ -15,14 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from lanline.dataset.reading import open_shard
+from lanline.dataset.reading import ITEM_BYTES, open_shard
 from lanline.errors import UserError
 from lanline.files import atomic_path
 
 FORMAT_VERSION = 2
 READABLE = (1, 2)  # version 1 has the arrays of a lan only
 HEADER = "lanline"
-ITEM_BYTES = 4  # of a float32
 
 
 def write_shard(path: Path, arrays: dict[str, np.ndarray], origin: dict[str, Any]) -> None:

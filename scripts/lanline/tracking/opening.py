@@ -1,7 +1,9 @@
 """The start of a tracked run: a training, an evaluation, the making of a data set.
 
-with open_run(folder, "ddm-lan-torch-s1", "ddm-training", store=resolve_store(), params={...}) as run:
-    run.log_metrics({"loss": 0.1}, step=1)
+    with open_run(folder, "ddm-lan-torch-s1", "ddm-training", store=resolve_store(), params={...}) as run:
+        run.log_metrics({"loss": 0.1}, step=1)
+
+Here it is decided which run is gone on with; what it records is in `lanline.tracking.run`.
 """
 
 from __future__ import annotations

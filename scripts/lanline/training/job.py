@@ -50,16 +50,17 @@ class Job:
             "settings": self.settings.model_dump(mode="json", exclude=ignored),
             "training_files": [Path(path).name for path in self.training_files],
             "validation_files": [Path(path).name for path in self.validation_files],
-            "threads": self.threads if self.settings.device == "cpu" else None,
-            **made_with(self.framework),
+            "threads": None,
+            **made_with(self.framework, self.settings.device, self.threads),
         }
         return sha256_json(values)
 
 
-def made_with(framework: Framework) -> dict[str, Any]:
-    """The code and the libraries that decide a network's weights."""
+def made_with(framework: Framework, device: str, threads: int) -> dict[str, Any]:
+    """The code, the libraries and, on a CPU, the number of threads that decide a network's weights."""
     libraries = {"torch": ["torch"], "jax": ["jax", "jaxlib"]}[framework]
-    return {"code": training_code(framework), "versions": library_versions("numpy", *libraries)}
+    made = {"code": training_code(framework), "versions": library_versions("numpy", *libraries)}
+    return made | ({"threads": threads} if device == "cpu" else {})
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from lanline.training.backend import Backend, block_batches, start_backend, unfl
 from lanline.training.checkpoint import read_checkpoint, write_checkpoint
 from lanline.training.job import Job, Metrics, Trained
 from lanline.training.losses import loss_and_error
-from lanline.training.reader import Reader, pieces_of, read_piece
+from lanline.training.reader import Piece, Reader, pieces_of, read_piece
 from lanline.training.schedule import Schedule
 
 SAMPLE_PIECES = 50  # whose means and scales the inputs are standardised with
@@ -65,8 +65,8 @@ def train(
     """
     started = time.perf_counter()
     spec = job.spec
-    pieces, validation_pieces = pieces_of(job.training_files, spec), pieces_of(job.validation_files, spec)
-    for files, found in ((job.training_files, pieces), (job.validation_files, validation_pieces)):
+    pieces, validation = pieces_of(job.training_files, spec), pieces_of(job.validation_files, spec, VALIDATION_ROWS)
+    for files, found in ((job.training_files, pieces), (job.validation_files, validation)):
         if not found:
             raise UserError(f"there are no rows in {', '.join(map(str, files))}")
     batch_size = min(job.settings.batch_size, sum(map(len, pieces)))  # one that is larger than the data is all of them
@@ -74,7 +74,7 @@ def train(
     some = np.concatenate([read_piece(piece, spec) for piece in pieces[:: -(-len(pieces) // SAMPLE_PIECES)]])
     standardisation = Standardisation.of(some[:, : len(spec.inputs)])
     reader = Reader(
-        job.training_files,
+        pieces,
         spec,
         standardisation,
         batch_size,
@@ -84,7 +84,7 @@ def train(
         label_floor=settings.label_floor,
     )
     backend = start_backend(job.framework, spec, settings, initial_weights(spec, job.seed), job.threads)
-    run = _Run(job, backend, reader, standardisation, on_epoch, say, show)
+    run = _Run(job, backend, reader, validation, standardisation, on_epoch, say, show)
     if checkpoint is not None:
         run.checkpoints_to(checkpoint)
     start_up = time.perf_counter() - started
@@ -99,7 +99,7 @@ def train(
     return Trained(
         weights=standardisation.fold(unflatten(spec, flat)),
         forward=lambda x: _exported(spec, backend, standardisation, x),
-        sample=_sample(spec, job.validation_files),
+        sample=_sample(spec, validation[0]),
         history=run.progress.history,
         kept=kept,
         timings={**timings, "total": sum(timings.values())},
@@ -113,9 +113,9 @@ def _exported(spec: NetworkSpec, backend: Backend, standardisation: Standardisat
     return exported_values(spec, backend.predict(standardisation.apply(x[:, :n_inputs])), x[:, -1])
 
 
-def _sample(spec: NetworkSpec, files: Sequence[Path]) -> np.ndarray:
+def _sample(spec: NetworkSpec, piece: Piece) -> np.ndarray:
     """Some inputs (n, D) as the exported network takes them."""
-    rows = read_piece(pieces_of(files, spec, PARITY_ROWS)[0], spec)[:, : len(spec.inputs)]
+    rows = read_piece(piece, spec)[:PARITY_ROWS, : len(spec.inputs)]
     if spec.exported_inputs == spec.inputs:
         return rows
     return np.column_stack([rows, np.resize(np.array(spec.choices, rows.dtype), len(rows))])
@@ -129,6 +129,7 @@ class _Run:
         job: Job,
         backend: Backend,
         reader: Reader,
+        validation: Sequence[Piece],
         standardisation: Standardisation,
         on_epoch: Callable[[Metrics, int], None],
         say: Callable[[str], None],
@@ -137,7 +138,7 @@ class _Run:
         self.progress = Progress()
         self.resumed = False
         self._job, self._settings, self._backend, self._reader = job, job.settings, backend, reader
-        self._standardisation = standardisation
+        self._validation, self._standardisation = validation, standardisation
         self._on_epoch, self._say, self._show = on_epoch, say, show
         self._n_steps = job.settings.epochs * reader.n_batches
         self._schedule = Schedule(job.settings, self._n_steps)
@@ -229,7 +230,7 @@ class _Run:
         """Mean loss and mean absolute error over all validation rows, piece by piece."""
         loss = error = 0.0
         n = 0
-        for piece in pieces_of(self._job.validation_files, self._job.spec, VALIDATION_ROWS):
+        for piece in self._validation:
             rows = read_piece(piece, self._job.spec, self._settings.label_floor)
             n_inputs = len(self._job.spec.inputs)
             outputs = self._backend.predict(self._standardisation.apply(rows[:, :n_inputs]))

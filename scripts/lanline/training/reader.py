@@ -81,10 +81,10 @@ def _n_rows(path: Path, spec: NetworkSpec) -> int:
 
 
 class Reader:
-    """Shuffled batches of the rows of some files.
+    """Shuffled batches of some rows.
 
     Args:
-        files: shards of training data.
+        pieces: the rows, as `pieces_of` gives them.
         spec: the network that they are for.
         standardisation: of the inputs.
         batch_size: rows of a batch; the last one of an epoch has what is left.
@@ -94,12 +94,12 @@ class Reader:
         label_floor: lower labels are raised to it.
 
     Raises:
-        UserError: a file cannot be read, or has not the columns that the network needs.
+        UserError: a file cannot be read.
     """
 
     def __init__(
         self,
-        files: Sequence[Path],
+        pieces: Sequence[Piece],
         spec: NetworkSpec,
         standardisation: Standardisation,
         batch_size: int,
@@ -111,13 +111,13 @@ class Reader:
         self._spec, self._standardisation, self._seed = spec, standardisation, seed
         self._label_floor = label_floor
         self.batch_size, self._block_batches = batch_size, block_batches
-        self._pieces = pieces_of(files, spec)
-        self.n_rows = sum(map(len, self._pieces))
+        self._pieces = pieces
+        self.n_rows = sum(map(len, pieces))
         self.n_batches = -(-self.n_rows // batch_size)
         self.streams = self.n_rows > buffer_rows
         # While streaming there are two windows: the one in use and the one that is being read.
         self._window_rows = max(PIECE_ROWS, buffer_rows // 2)
-        self._rows = None if self.streams else self._read(self._pieces, 0, self.n_rows)
+        self._rows = None if self.streams else self._read(pieces, 0, self.n_rows)
 
     def blocks(self, epoch: int, first_batch: int) -> Iterator[Window]:
         """Batches of ``epoch`` from ``first_batch`` on, in blocks of batches of the same size: the rows (n, D + L) that
@@ -171,7 +171,7 @@ class Reader:
             free -= len(piece)
         return groups
 
-    def _read(self, pieces: list[Piece], room: int, size: int) -> np.ndarray:
+    def _read(self, pieces: Sequence[Piece], room: int, size: int) -> np.ndarray:
         """Standardised rows (room + size, D + L), those of the pieces from ``room`` on."""
         n_inputs = len(self._spec.inputs)
         rows = np.empty((room + size, n_inputs + self._spec.layers[-1]), np.float32)
