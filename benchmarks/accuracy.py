@@ -22,7 +22,11 @@ from scipy import stats
 
 from lanline.config import Data
 from lanline.dataset.rows import sample_theta
-from lanline.engines import closed_form, densities, engines_of, first_passage, onsets, softmax
+from lanline.engines import densities, engines_of
+from lanline.engines.closed_form import ddm as closed_form
+from lanline.engines.closed_form import random_onset as onsets
+from lanline.engines.closed_form import softmax
+from lanline.engines.first_passage import engine as first_passage
 from lanline.models import Model, get_model, model_names
 
 LOWEST = -16.0

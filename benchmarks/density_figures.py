@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 
 from lanline.config import Data
 from lanline.dataset.rows import sample_theta
-from lanline.engines import densities, engines_of, simulation
+from lanline.engines import densities, engines_of
+from lanline.engines.simulation import engine as simulation
 from lanline.evaluation.style import CHOICE_COLOURS, STYLE
 from lanline.files import atomic_path
 from lanline.models import Model, get_model, model_names

@@ -23,7 +23,9 @@ import numpy as np
 
 from lanline.config import Data
 from lanline.dataset.rows import sample_theta
-from lanline.engines import densities, has_exact, kde, resolve_engine, simulation
+from lanline.engines import densities, has_exact, resolve_engine
+from lanline.engines.simulation import engine as simulation
+from lanline.engines.simulation import kde
 from lanline.models import Model, get_model, model_names
 
 ROWS = 1000

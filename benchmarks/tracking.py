@@ -23,10 +23,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lanline.tracking.journal import journals
-from lanline.tracking.mirror import is_complete
-from lanline.tracking.opening import open_run
-from lanline.tracking.store import connect, open_experiments, resolve_store
+from lanline.tracking.journal.events import journals
+from lanline.tracking.journal.opening import open_run
+from lanline.tracking.mlflow.mirror import is_complete
+from lanline.tracking.mlflow.store import connect, open_experiments, resolve_store
 
 
 def write_runs(folder: Path, uri: str, process: int, runs: int) -> None:

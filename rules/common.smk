@@ -6,7 +6,9 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from lanline.cluster import effort, folder
+from lanline.cluster import folder
+
+from lanline.cluster import resources as effort
 from lanline.config import parse_config
 from lanline.engine_facts import check_engines
 from lanline.errors import UserError
@@ -44,7 +46,7 @@ def runs(framework: str | None = None) -> list[str]:
 
 
 def asks(effort_of) -> dict:
-    """Memory and time limit of a rule's jobs: see `lanline.cluster.effort`. Each attempt asks for more."""
+    """Memory and time limit of a rule's jobs: see `lanline.cluster.resources`. Each attempt asks for more."""
 
     def part(name: str):
         return lambda wildcards, threads, attempt: attempt * getattr(
@@ -104,7 +106,7 @@ def ask_for_the_store() -> None:
     """
     if not (CONFIG.mlflow_tracking and CONFIG.tracking.on_outage == "fail"):
         return
-    from lanline.tracking.store import probe, store_of
+    from lanline.tracking.mlflow.store import probe, store_of
 
     try:
         probe(store_of(CONFIG))
@@ -116,8 +118,8 @@ def bring_over_what_mlflow_missed() -> None:
     """Replay the records that are on disk only, and end the runs of jobs that were killed."""
     if not CONFIG.mlflow_tracking:
         return
-    from lanline.tracking.spool import sync
-    from lanline.tracking.store import StoreUnavailable, store_of
+    from lanline.tracking.mlflow.sync import sync
+    from lanline.tracking.mlflow.store import StoreUnavailable, store_of
 
     try:
         print(*sync(PATHS.reports, store_of(CONFIG)), sep="\n")

@@ -11,9 +11,9 @@ with job_log(snakemake.log[0]), leaves_requeueing_to_slurm():
     from lanline.files import write_json
     from lanline.paths import Paths
     from lanline.sidecars import Dataset
-    from lanline.tracking.amend import amend_run
-    from lanline.tracking.journal import journals
-    from lanline.tracking.store import store_of
+    from lanline.tracking.journal.amend import amend_run
+    from lanline.tracking.journal.events import journals
+    from lanline.tracking.mlflow.store import store_of
 
     config = parse_config(snakemake.config)
     dataset = Dataset.read(snakemake.input.dataset)

@@ -107,7 +107,7 @@ def quick_run(finished_quick_run, tmp_path) -> Workspace:
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory) -> Path:
     """A SQLite store without runs, to be copied: MLflow takes seconds to make one."""
-    from lanline.tracking.store import connect, resolve_store
+    from lanline.tracking.mlflow.store import connect, resolve_store
 
     folder = tmp_path_factory.mktemp("store")
     connect(resolve_store(f"sqlite:///{folder}/mlflow.db"))
@@ -117,7 +117,7 @@ def empty_database(tmp_path_factory) -> Path:
 @pytest.fixture
 def new_store(tmp_path, empty_database):
     """Makes stores without runs, each in a folder of its name."""
-    from lanline.tracking.store import resolve_store
+    from lanline.tracking.mlflow.store import resolve_store
 
     def make(name: str):
         (tmp_path / name).mkdir()

@@ -13,9 +13,9 @@ from lanline.experiment import flatten
 from lanline.files import write_config, write_json
 from lanline.logs import say
 from lanline.sidecars import Dataset, Experiment, Experiments, ShardRecord
-from lanline.tracking import store as tracking_store
 from lanline.tracking.lineage import SHARD_RECORDS, find_dataset_run, read_inventory, record_dataset
-from lanline.tracking.store import StoreUnavailable, connect, experiment_name, get_run, store_of
+from lanline.tracking.mlflow import store as tracking_store
+from lanline.tracking.mlflow.store import StoreUnavailable, connect, experiment_name, get_run, store_of
 
 
 def open_experiments(config: Config, model: str) -> Experiments:

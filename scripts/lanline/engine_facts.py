@@ -64,7 +64,7 @@ def _facts() -> dict[str, dict]:
 
 def _ask(name: str) -> dict:
     from lanline import engines
-    from lanline.engines import walks
+    from lanline.engines.simulation import walks
 
     model, refused = get_model(name), {}
     for engine, target in product(*(get_args(Data.model_fields[key].annotation) for key in ("engine", "target"))):

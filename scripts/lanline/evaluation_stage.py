@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from lanline.config import Config
 from lanline.evaluation.error_map import error_figure, likelihood_errors
 from lanline.evaluation.exported import open_network
-from lanline.evaluation.figures import Curve, density_figure, training_figure
 from lanline.evaluation.gate import check_gate, evaluation_record
-from lanline.evaluation.metrics import Metrics, input_rows, judge
-from lanline.evaluation.probabilities import ProbabilityMetrics, judge_probabilities, make_probability_reference
-from lanline.evaluation.probability_figures import agreement_figure, probability_errors
-from lanline.evaluation.reference import make_reference
+from lanline.evaluation.likelihood.figures import Curve, density_figure, training_figure
+from lanline.evaluation.likelihood.metrics import Metrics, input_rows, judge
+from lanline.evaluation.likelihood.reference import make_reference
+from lanline.evaluation.probability.figures import agreement_figure, probability_errors
+from lanline.evaluation.probability.metrics import ProbabilityMetrics, judge_probabilities, make_probability_reference
 from lanline.evaluation.style import write_figure
 from lanline.evaluation.summary import as_json, as_markdown, as_text, read_summaries
 from lanline.files import write_config, write_json, write_text
@@ -24,8 +24,8 @@ from lanline.networks.artifacts import read_history
 from lanline.networks.specification import make_spec
 from lanline.paths import Paths
 from lanline.sidecars import Run
-from lanline.tracking.amend import amend_run
-from lanline.tracking.store import store_of
+from lanline.tracking.journal.amend import amend_run
+from lanline.tracking.mlflow.store import store_of
 
 COMPARED_ROWS = 1000
 

@@ -29,9 +29,9 @@ import numpy as np
 
 from lanline.errors import UserError
 from lanline.files import atomic_path, read_yaml, write_config, write_json
-from lanline.tracking.opening import open_run
-from lanline.tracking.run import Run
-from lanline.tracking.store import Store, experiment_name, resolve_store
+from lanline.tracking.journal.opening import open_run
+from lanline.tracking.journal.recorder import Run
+from lanline.tracking.mlflow.store import Store, experiment_name, resolve_store
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,7 +58,7 @@ class BaseExperiment(ABC):
     """
 
     follow = True  # bring the record to MLflow while the experiment runs; False for one of a few seconds
-    on_outage = "spool"  # or "fail": see lanline.tracking.opening.open_run
+    on_outage = "spool"  # or "fail": see lanline.tracking.journal.opening.open_run
     tracking: Run
 
     def __init__(self, config: Mapping[str, Any] | str | Path | Any, module_dir: Path | str | None = None) -> None:
@@ -112,7 +112,7 @@ class BaseExperiment(ABC):
         return {}
 
     def links(self) -> dict[str, str]:
-        """Tags with ids that MLflow may only give later: see `lanline.tracking.run.Run.link`."""
+        """Tags with ids that MLflow may only give later: see `lanline.tracking.journal.recorder.Run.link`."""
         return {}
 
     def description(self) -> str | None:

@@ -20,7 +20,7 @@ from lanline.paths import Paths, run_name
 from lanline.sidecars import Dataset, Experiments, Run
 from lanline.tracking.description import describe_training
 from lanline.tracking.lineage import lineage_links, lineage_tags, log_training_data
-from lanline.tracking.store import Store, store_of
+from lanline.tracking.mlflow.store import Store, store_of
 from lanline.training.job import Job, Trained, made_with
 from lanline.training.loop import train
 from lanline.training.losses import loss_name

@@ -1,18 +1,16 @@
 """Mistakes in a configuration: found before anything runs, one line each, with the key, the value, what is allowed."""
 
-from pathlib import Path
-
 import pytest
 import yaml
 from snakemake.utils import update_config
 
 import lanline.config
+from conftest import ROOT
 from lanline.config import parse_config, schema_text
 from lanline.engine_facts import check_engines
 from lanline.errors import UserError
 from lanline.files import read_yaml
 
-ROOT = Path(__file__).parents[2]
 SMALL = {"name": "test", "models": ["ddm"]}
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from lanline import engine_facts, engines
 from lanline.config import parse_config
-from lanline.engines import walks
+from lanline.engines.simulation import walks
 from lanline.errors import UserError
 from lanline.models import DEADLINE_SUFFIX, get_model, model_names
 from lanline.versions import child_environment

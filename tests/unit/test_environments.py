@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
+from conftest import ROOT
+
 ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from lanline.errors import UserError
 from lanline.experiment import BaseExperiment, flatten
-from lanline.tracking.journal import journals, read_events
+from lanline.tracking.journal.events import journals, read_events
 
 
 class LineFit(BaseExperiment):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from conftest import ROOT
 from lanline.cluster.folder import _lock
-from lanline.tracking.opening import open_run
+from lanline.tracking.journal.opening import open_run
 
-ROOT = Path(__file__).parents[2]
 TRACKING = ["mlflow.db", "mlflow.db-wal", "mlruns/0/meta.yaml", "mlartifacts/1/a", ".mlflow/x"]
 KEPT = ["results/ddm/networks/n/model.onnx", "reports/ddm/summary.md", "config/config.yaml"]
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from lanline.commands.generate import main as generate
 from lanline.commands.train import jaxtrain, torchtrain
 from lanline.sidecars import Dataset, Run
-from lanline.tracking.store import connect, resolve_store
+from lanline.tracking.mlflow.store import connect, resolve_store
 
 pytestmark = pytest.mark.workflow
 

@@ -11,9 +11,9 @@ from conftest import Workspace
 from lanline.commands.main import main
 from lanline.errors import UserError
 from lanline.files import sha256_file, write_json
-from lanline.provenance import trace
+from lanline.lineage.trace import trace
 from lanline.sidecars import Dataset, Run
-from lanline.tracking.store import connect, resolve_store
+from lanline.tracking.mlflow.store import connect, resolve_store
 
 pytestmark = pytest.mark.workflow
 

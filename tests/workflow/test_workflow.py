@@ -254,6 +254,9 @@ def test_networks_that_give_probabilities_go_through_the_workflow(workspace):
         metrics = json.loads((report / "evaluation/metrics.json").read_text())
         assert metrics["reference"] == "exact"
         assert metrics["probability_mae"] < 0.2  # 400 thetas for a quick look; an untrained network has 0.4
-        assert {path.name for path in (report / "evaluation/figures").iterdir()} == {"agreement.png", "errors.png"}
+        assert {path.name for path in (report / "evaluation/figures").iterdir()} == {
+            "agreement.png",
+            "errors.png",
+        }
     summary = (workspace / "reports/probabilities/summary.md").read_text()
     assert "ddm_deadline-opn-torch-s1" in summary

@@ -18,7 +18,7 @@ from lanline.errors import UserError
 from lanline.files import sha256_file, sha256_json
 from lanline.logs import say
 from lanline.tracking.lineage import DatasetRun, find_dataset_runs, read_inventory
-from lanline.tracking.store import Store
+from lanline.tracking.mlflow.store import Store
 
 DATA_SUFFIXES = (".safetensors", *SUFFIXES)
 SHOWN = 20  # names in a message

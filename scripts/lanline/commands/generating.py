@@ -19,7 +19,7 @@ from lanline.files import read_yaml
 from lanline.logs import say
 from lanline.paths import INVENTORY, record_file
 from lanline.sidecars import Experiments, ShardRecord
-from lanline.tracking.store import experiment_name, store_of
+from lanline.tracking.mlflow.store import experiment_name, store_of
 
 DATASET, REPORT = "dataset.json", "report"
 

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
-from lanline.lineage_tree import Lineage, Node, TracedFile
-from lanline.provenance import trace
-from lanline.tracking.store import resolve_store
+from lanline.lineage.trace import trace
+from lanline.lineage.tree import Lineage, Node, TracedFile
+from lanline.tracking.mlflow.store import resolve_store
 
 HASH_DIGITS = 12  # shown; --json has all of them
 MANY = 24  # shards: more are shown in a few lines

@@ -12,7 +12,7 @@ import typer
 from lanline.commands.options import app, command
 
 if TYPE_CHECKING:
-    from lanline.tracking.store import Store
+    from lanline.tracking.mlflow.store import Store
 
 main = app()
 main.callback(no_args_is_help=True)(lambda: None)
@@ -110,7 +110,7 @@ def sync(config: Config, root: Root = Path("reports"), uri: Uri = None) -> None:
     """Bring what MLflow missed into it."""
     with command():
         from lanline.errors import UserError
-        from lanline.tracking import spool
+        from lanline.tracking.mlflow import sync as spool
 
         if not root.is_dir():
             raise UserError(f"the folder with the reports of runs, {root}, is not there")
@@ -123,7 +123,7 @@ def running(root: Annotated[Path, typer.Argument(help="Folder to look in.")] = P
     with command():
         from lanline.cluster.folder import refuse_beside_another
         from lanline.errors import UserError
-        from lanline.tracking.spool import alive_runs
+        from lanline.tracking.mlflow.sync import alive_runs
 
         if alive := alive_runs(root):
             raise UserError("runs are going on:\n" + "\n".join(map(str, alive)))
@@ -138,7 +138,7 @@ def migrate(
 ) -> None:
     """Bring an old file store into SQLite."""
     with command():
-        from lanline.tracking import migrate as migration
+        from lanline.tracking.admin import migrate as migration
 
         settings = _tracking(config)
         to_settings = (settings.get("uri"), settings.get("artifact_location"))
@@ -151,7 +151,7 @@ def migrate(
 def export_run(run_id: str, archive: Path, config: Config, uri: Uri = None) -> None:
     """Write a run and its data set's run to one archive."""
     with command():
-        from lanline.tracking import transfer
+        from lanline.tracking.admin import archive as transfer
 
         print(f"{archive}: {', '.join(transfer.export_run(_store(uri, config), run_id, archive))}")
 
@@ -160,7 +160,7 @@ def export_run(run_id: str, archive: Path, config: Config, uri: Uri = None) -> N
 def import_archive(archive: Path, config: Config, uri: Uri = None) -> None:
     """Put the runs of an archive into the store."""
     with command():
-        from lanline.tracking import transfer
+        from lanline.tracking.admin import archive as transfer
 
         for original, there in transfer.import_archive(_store(uri, config), archive).items():
             print(f"{original} is run {there} here")
@@ -178,7 +178,7 @@ def prune(
 ) -> None:
     """Remove runs of an experiment with their artifacts, after showing them; never those of networks in use."""
     with command():
-        from lanline.tracking import prune as pruning
+        from lanline.tracking.admin import prune as pruning
 
         store = _store(uri, config)
         runs, kept = pruning.select(store, experiment, pruning.parse_age(older_than or "0d"))
@@ -213,7 +213,7 @@ def promote(
 ) -> None:
     """Give a registered network the alias production."""
     with command():
-        from lanline.tracking import registry
+        from lanline.tracking.mlflow import registry
 
         print(registry.promote(_store(uri, config), name, version))
 
@@ -248,7 +248,7 @@ def _agreed(question: str) -> bool:
 
 def _store(uri: str | None, configs: list[Path]) -> Store:
     """The store that a workflow with these configuration files writes to."""
-    from lanline.tracking.store import resolve_store
+    from lanline.tracking.mlflow.store import resolve_store
 
     settings = _tracking(configs)
     return resolve_store(uri or settings.get("uri"), settings.get("artifact_location"))

@@ -44,7 +44,8 @@ class Densities(Protocol):
 
 def engines_of(model: Model) -> list[str]:
     """The engines that have the density of a model, the most exact one first."""
-    from lanline.engines import first_passage, softmax
+    from lanline.engines.closed_form import softmax
+    from lanline.engines.first_passage import engine as first_passage
 
     # Choices alone have no response times to estimate a density from.
     engines = [] if softmax.covers(model) else ["simulation"]
@@ -62,7 +63,10 @@ def has_exact(model: Model) -> bool:
 
 def _by_formula(model: Model) -> ModuleType | None:
     """The module of the engine ``closed_form`` that has the density of ``model``."""
-    from lanline.engines import closed_form, onsets, races, softmax, variability
+    from lanline.engines.closed_form import ddm as closed_form
+    from lanline.engines.closed_form import full_ddm as variability
+    from lanline.engines.closed_form import races, softmax
+    from lanline.engines.closed_form import random_onset as onsets
 
     modules = (closed_form, races, variability, onsets, softmax)
     return next((module for module in modules if module.covers(model)), None)
@@ -74,7 +78,7 @@ def resolve_engine(model: Model, data: Data) -> str:
     Raises:
         UserError: the model does not have that engine, or the engine cannot give labels for ``data.target``.
     """
-    from lanline.engines import simulation
+    from lanline.engines.simulation import engine as simulation
 
     available = engines_of(model)
     if data.engine not in ("auto", *available):
@@ -107,7 +111,8 @@ def densities(model: Model, theta: np.ndarray, data: Data, rng: np.random.Genera
     Raises:
         UserError: as `resolve_engine`.
     """
-    from lanline.engines import first_passage, simulation
+    from lanline.engines.first_passage import engine as first_passage
+    from lanline.engines.simulation import engine as simulation
 
     engine = resolve_engine(model, data)
     limit = time_limit(model, theta, data)

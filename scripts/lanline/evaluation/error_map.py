@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
 
-from lanline.evaluation.metrics import Judged
+from lanline.evaluation.likelihood.metrics import Judged
 from lanline.evaluation.style import ERROR_COLOUR, HEAD, STYLE, headline, log_ticks, reference_name
 
 FEWEST_TRIALS = 20  # in a bin that quantiles are drawn for
@@ -48,7 +48,7 @@ class ErrorMap:
 
 
 def likelihood_errors(judged: Judged, name: str) -> ErrorMap:
-    """Errors in log-likelihood at simulated trials, from `lanline.evaluation.metrics.judge`."""
+    """Errors in log-likelihood at simulated trials, from `lanline.evaluation.likelihood.metrics.judge`."""
     trials, metrics = judged.reference.trials, judged.metrics
     return ErrorMap(
         params=judged.reference.model.params,

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lanline.config import Gate
-from lanline.evaluation.metrics import Metrics
-from lanline.evaluation.probabilities import ProbabilityMetrics
+from lanline.evaluation.likelihood.metrics import Metrics
+from lanline.evaluation.probability.metrics import ProbabilityMetrics
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Criterion:
     """One number, its limits, and whether it keeps them.
 
     Attributes:
-        metric: name in `lanline.evaluation.metrics.Metrics`, or in `ProbabilityMetrics`.
+        metric: name in `lanline.evaluation.likelihood.metrics.Metrics`, or in `ProbabilityMetrics`.
         value: what the network has.
         lower: smallest allowed value, or None.
         upper: largest allowed value, or None.

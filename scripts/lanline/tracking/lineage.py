@@ -14,10 +14,10 @@ from lanline.errors import UserError
 from lanline.files import redact
 from lanline.paths import INVENTORY
 from lanline.sidecars import Dataset
-from lanline.tracking.mirror import KEY_TAG, find_run
-from lanline.tracking.opening import open_run
-from lanline.tracking.run import Run
-from lanline.tracking.store import Store, ask, ask_all, connect
+from lanline.tracking.journal.opening import open_run
+from lanline.tracking.journal.recorder import Run
+from lanline.tracking.mlflow.mirror import KEY_TAG, find_run
+from lanline.tracking.mlflow.store import Store, ask, ask_all, connect
 
 SHARD_RECORDS = "shard_records.json"  # engine, machine, job and libraries of each shard
 
@@ -71,7 +71,7 @@ def record_dataset(
         config: the configuration file, kept as an artifact.
         shard_records: file ``shard_records.json``, kept as an artifact.
         store: from `resolve_store`, or None with tracking off.
-        on_outage: see `lanline.tracking.opening.open_run`.
+        on_outage: see `lanline.tracking.journal.opening.open_run`.
         name: of the run in MLflow; default: ``{model}-data-{dataset_id}``.
 
     Returns:
