@@ -202,6 +202,11 @@ class Network(Section):
         description="lan: log-likelihood of (rt, choice); cpn: choice probabilities; opn: probability of an omission; "
         "gonogo: probability of no go response",
     )
+    features: Literal["auto", "raw"] = Field(
+        "auto",
+        description="auto: what is known of the model in closed form is computed in front of the layers, which only learn "
+        "the rest; raw: layers on the raw inputs, the only kind that LANfactory's loaders can open",
+    )
     hidden_layers: Annotated[list[Count], Field(min_length=1)] = Field([100, 100, 100])
     activations: list[Activation] = Field(["tanh", "tanh", "tanh"], description="one for each hidden layer")
     training: Training = Field(Training(), description="keys of the section training that differ for this network")

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from lanline.files import atomic_path
 from lanline.networks.specification import NetworkSpec, Weights, bias_name, weight_name
+from lanline.networks.structure.onnx_nodes import structure_nodes
 
 OPSET = 17
 IR_VERSION = 8  # the one that goes with opset 17: older runtimes refuse a newer one
@@ -52,6 +53,7 @@ def write_onnx(path: Path, spec: NetworkSpec, weights: Weights, metadata: dict[s
         "network_type": spec.network_type,
         "choices": ",".join(map(str, spec.choices)),
         "output": OUTPUTS[spec.network_type],
+        "features": ",".join(spec.features) if spec.structure else "raw",
         **metadata,
     }
     with atomic_path(path) as temporary:
@@ -59,7 +61,9 @@ def write_onnx(path: Path, spec: NetworkSpec, weights: Weights, metadata: dict[s
 
 
 def _graph(spec: NetworkSpec, weights: Weights, properties: dict[str, str]) -> onnx.ModelProto:
-    nodes, constants, value = [], [], "input"
+    nodes, constants, value, leading = [], [], "input", None
+    if spec.structure:
+        nodes, constants, value, leading = structure_nodes(spec.structure)
     for layer in range(len(spec.layers)):
         names = [weight_name(layer), bias_name(layer)]
         last = layer == len(spec.layers) - 1
@@ -71,7 +75,7 @@ def _graph(spec: NetworkSpec, weights: Weights, properties: dict[str, str]) -> o
         constants += [numpy_helper.from_array(array, name) for array, name in zip((weight, bias), names, strict=True)]
         out = f"layer_{layer}.sum"
         if last:
-            out = "logits" if spec.gives_probabilities else "output"
+            out = "logits" if spec.gives_probabilities else "rest" if leading else "output"
         nodes.append(helper.make_node("Gemm", [value, *names], [out], transB=1))
         value = out
         if not last:
@@ -83,6 +87,8 @@ def _graph(spec: NetworkSpec, weights: Weights, properties: dict[str, str]) -> o
         head_nodes, head_constants = _head(spec)
         nodes += head_nodes
         constants += head_constants
+    if leading:
+        nodes.append(helper.make_node("Add", ["rest", leading], ["output"]))
     graph = helper.make_graph(
         nodes,
         f"{spec.model}_{spec.network_type}",
