@@ -23,7 +23,9 @@ class Bound:
 
 
 def separation(inputs: Inputs) -> Value:
-    return positive(inputs.param("a"), 100.0, 0.02)
+    """b(0): ``a``, or half of it for the simulator whose bounds are 0 and a."""
+    a = positive(inputs.param("a"), 100.0, 0.02)
+    return a / 2.0 if inputs.model.simulator == "ddm" else a
 
 
 def constant(inputs: Inputs) -> Bound:

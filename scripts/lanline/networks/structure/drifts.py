@@ -116,24 +116,23 @@ def _difference(until: Callable[[Value], Value], t: Value, window: Value) -> Val
 
 
 def conflict_stimflex(inputs: Inputs) -> Drift:
-    """Two pulses."""
-    return _pulses(inputs, inputs.param("tonset"), inputs.param("donset"))
+    """Two stimuli that stay once they have come: ssm-simulators gives these drifts no offsets."""
+    return _steps(inputs, inputs.param("tonset"), inputs.param("donset"))
 
 
 def conflict_stimflexrel1(inputs: Inputs) -> Drift:
-    """Two pulses, the first one from 0."""
-    return _pulses(inputs, *_relative_onsets(inputs))
+    """The same, the first one from 0."""
+    return _steps(inputs, *_relative_onsets(inputs))
 
 
-def _pulses(inputs: Inputs, *onsets: Value) -> Drift:
+def _steps(inputs: Inputs, *onsets: Value) -> Drift:
     v = inputs.param("v")
     heights = [inputs.param(f"v{which}") * inputs.param(f"{which}coh") for which in "td"]
-    ends = [inputs.param(f"{which}offset") if f"{which}offset" in inputs else None for which in "td"]
 
     def until(t: Value) -> Value:
         out = v * t
-        for height, onset, end in zip(heights, onsets, ends, strict=True):
-            out = out + height * ((t if end is None else t.at_most(end)) - onset).relu()
+        for height, onset in zip(heights, onsets, strict=True):
+            out = out + height * (t - onset).relu()
         return out
 
     return Drift(lambda t, window: _difference(until, t, window), until, ("v", "tcoh", "dcoh"))

@@ -24,7 +24,7 @@ from lanline.networks.structure.graph import Value
 from lanline.networks.structure.smooth import DECAY, LOG_2PI, capped, clipped, fading, log_passage, positive, softplus
 from lanline.networks.structure.terms import Inputs, Terms
 
-SIMULATORS = ("ddm_flexbound", "ddm_flex", "ddm_flex_leak", "ornstein_uhlenbeck")
+SIMULATORS = ("ddm", "ddm_flexbound", "ddm_flex", "ddm_flex_leak", "ornstein_uhlenbeck")
 # Seconds: below the onset u runs into LEAST within a few 1 / SHARPNESS, and the leading term falls by WALL a second.
 SHARPNESS, LEAST, WALL, CLEAR = 2000.0, 1e-5, 2000.0, 3e-3
 CLOSED = 1e-3  # least half distance of the bounds
@@ -69,6 +69,7 @@ def process_of(inputs: Inputs, u: Value) -> Process:
         bound=BOUNDS[inputs.model.boundary](inputs),
         drift=drift,
         leak=inputs.param("g") if "g" in inputs else None,
+        spread=inputs.param("sv") if "sv" in inputs else None,
     )
 
 
@@ -83,6 +84,7 @@ class Process:
     bound: Bound
     drift: Drift | None
     leak: Value | None
+    spread: Value | None  # standard deviation of the drift over trials
 
     # --- the bounds alone ---
     @property
@@ -173,8 +175,12 @@ class Process:
         return out
 
     def constant_drift(self) -> Value:
-        """Of the mean drift; exact without a leak."""
+        """Of the mean drift, Gaussian over trials if it has a spread; exact without a leak."""
         m, gap = self.mean(), self.width - self.start
+        if self.spread is not None:  # integrates out
+            variance = self.spread * self.spread
+            more = variance * self.u + 1.0
+            return ((variance * gap + m * 2.0) * gap - m * m * self.u) / (more * 2.0) - more.log() * 0.5
         out = m * gap - m * m * self.u * 0.5
         if self.leak is None:
             return out
@@ -229,6 +235,8 @@ def features_of(inputs: Inputs, process: Process, log_f: Value) -> dict[str, Val
     names = [name for name in inputs.model.params if name not in ("z", "t", "deadline")]
     out = {name: inputs.param(name) * side if name in odd else inputs.param(name) for name in names}
     distance = (1.0 - y) * b0
+    if process.spread is not None:
+        out["spread"] = process.spread * process.spread * capped(u, 4.0)
     out |= {
         "start": y,
         "log_time": (u + 3e-3).log(),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lanline.models import Model
-from lanline.networks.structure import one_particle
+from lanline.networks.structure import one_particle, variability
 from lanline.networks.structure.graph import Graph
 from lanline.networks.structure.terms import Terms
 
@@ -22,7 +22,10 @@ class Family(NamedTuple):
     terms: Callable[[Model, tuple[str, ...]], Terms]
 
 
-FAMILIES = (Family("lan", one_particle.covers, one_particle.terms),)
+FAMILIES = (
+    Family("lan", one_particle.covers, one_particle.terms),
+    Family("lan", variability.covers, variability.terms),
+)
 
 
 @dataclass(frozen=True)
