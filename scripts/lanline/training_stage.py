@@ -14,7 +14,7 @@ from lanline.experiment import BaseExperiment, flatten
 from lanline.files import sha256_json, write_json
 from lanline.logs import say, show_progress
 from lanline.networks.artifacts import FILES, write_network
-from lanline.networks.lanfactory_files import write_lanfactory_files
+from lanline.networks.lanfactory_files import why_not, write_lanfactory_files
 from lanline.networks.specification import NetworkSpec, make_spec
 from lanline.paths import Paths, run_name
 from lanline.sidecars import Dataset, Experiments, Run
@@ -139,6 +139,8 @@ class TrainNetwork(BaseExperiment):
         return {**kept, "epochs": len(model.history), "onnx_parity": parity, **timings}
 
     def _write_lanfactory_files(self, model: Trained) -> list[Path]:
+        if reason := why_not(self.spec):
+            say(f"{self.task.run}: no files for LANfactory's loaders: {reason}")
         return write_lanfactory_files(
             self.paths.lanfactory_folder(self.task.run),
             self.task.run,

@@ -125,13 +125,16 @@ def bias_name(layer: int) -> str:
 
 
 def forward(spec: NetworkSpec, weights: Weights, x: np.ndarray) -> np.ndarray:
-    """Outputs (n,), or (n, K) if there are several, of the layers for what the first one is given, ``x`` (n, F), in the
-    precision of ``x``; without the leading term."""
+    """Outputs (n,), or (n, K) if there are several, for raw inputs ``x`` (n, D), in the precision of ``x``."""
+    features, leading = spec.prepare(x)
+    h = features.astype(x.dtype)
     for layer in range(len(spec.layers)):
-        x = x @ weights[weight_name(layer)].T.astype(x.dtype) + weights[bias_name(layer)].astype(x.dtype)
+        h = h @ weights[weight_name(layer)].T.astype(h.dtype) + weights[bias_name(layer)].astype(h.dtype)
         if layer < len(spec.activations):
-            x = ACTIVATIONS[spec.activations[layer]](x)
-    return x[:, 0] if spec.layers[-1] == 1 else x
+            h = ACTIVATIONS[spec.activations[layer]](h)
+    if spec.structure is None:
+        return h[:, 0] if spec.layers[-1] == 1 else h
+    return (h[:, 0] + leading).astype(x.dtype)
 
 
 @dataclass(frozen=True)

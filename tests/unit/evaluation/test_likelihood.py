@@ -170,7 +170,7 @@ def test_a_network_that_diverged_is_named(reference):
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
     """An untrained network, its exported file, and inputs for it."""
-    spec = make_spec(Network(name="lan", hidden_layers=[30, 20], activations=["tanh", "gelu"]), DDM)
+    spec = make_spec(Network(name="lan", features="raw", hidden_layers=[30, 20], activations=["tanh", "gelu"]), DDM)
     path = tmp_path_factory.mktemp("network") / "model.onnx"
     weights = initial_weights(spec, 1)
     write_onnx(path, spec, weights, {})
