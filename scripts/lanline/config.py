@@ -204,8 +204,8 @@ class Network(Section):
     )
     features: Literal["auto", "raw"] = Field(
         "auto",
-        description="auto: what is known of the model in closed form is computed in front of the layers, which only learn "
-        "the rest; raw: layers on the raw inputs, the only kind that LANfactory's loaders can open",
+        description="auto: what is known of the model in closed form is computed in front of the layers, which learn "
+        "only the rest; raw: layers on the raw inputs, the only kind that LANfactory's loaders can open",
     )
     hidden_layers: Annotated[list[Count], Field(min_length=1)] = Field([100, 100, 100])
     activations: list[Activation] = Field(["tanh", "tanh", "tanh"], description="one for each hidden layer")

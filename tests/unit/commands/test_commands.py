@@ -195,7 +195,9 @@ def test_lanfactorys_files_lie_where_lanfactory_puts_them(made, application, sta
 
 
 def test_a_network_with_features_has_no_files_for_lanfactory_and_says_why(made):
-    output = run(torchtrain, "--config-path", "own.yaml", "--training-data-folder", made, "--networks-path-base", "nets")
+    output = run(
+        torchtrain, "--config-path", "own.yaml", "--training-data-folder", made, "--networks-path-base", "nets"
+    )
     assert "no files for LANfactory's loaders" in output
     assert "features: raw" in output
     assert [path.name for path in Path("nets/lan/ddm").iterdir()] == [network_of(Path("nets")).name]

@@ -17,7 +17,9 @@ X = np.random.default_rng(1).normal(size=(200, 6)).astype(np.float32)
 
 
 def network(activation="tanh"):
-    spec = make_spec(Network(name="lan", features="raw", hidden_layers=[16, 8], activations=[activation] * 2), get_model("ddm"))
+    spec = make_spec(
+        Network(name="lan", features="raw", hidden_layers=[16, 8], activations=[activation] * 2), get_model("ddm")
+    )
     return spec, initial_weights(spec, 1)
 
 

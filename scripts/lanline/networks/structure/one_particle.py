@@ -1,8 +1,8 @@
 """One particle with Gaussian noise between two bounds: dX = (mu(t) - g X) dt + dW until |X| = b(t).
 
-Everything is seen from the bound that was chosen: it lies at +b, and start, drift and the parameters that turn with them
-are multiplied with the choice (+-1). The density does not change if both bounds are exchanged, so no network has to
-learn it twice.
+Everything is seen from the bound that was chosen: it lies at +b, and start, drift and the parameters that turn with
+them are multiplied with the choice (+-1). The density does not change if both bounds are exchanged, so no network has
+to learn it twice.
 
 The leading term is the driftless density between the bounds (exact if they are straight: `log_passage` in the time
 u / (b(0) b(u)), Gondan 2014), and a factor for drift and leak (Girsanov). The factor is exact for a constant drift. For
@@ -103,10 +103,10 @@ class Process:
         if self.bound.straight:
             return self.u / (self.bound.start * self.width)
         # In parts that are taken as straight, shorter ones first.
-        edges = (np.arange(1, CELLS + 1) / CELLS) ** 2
-        widths = positive(self.bound.at(self.u * self.inputs.builder.constant(edges.tolist())), 1000.0, CLOSED)
-        before = widths.mix(np.eye(CELLS, k=-1)) + self.bound.start * self.inputs.builder.constant(np.eye(CELLS)[0].tolist())
-        return self.u * (self.inputs.builder.constant(np.diff(edges, prepend=0.0).tolist()) / (before * widths)).sum()
+        constant, edges = self.inputs.builder.constant, (np.arange(1, CELLS + 1) / CELLS) ** 2
+        ends = positive(self.bound.at(self.u * constant(edges)), 1000.0, CLOSED)
+        begins = ends.mix(np.eye(CELLS, k=-1)) + self.bound.start * constant(np.eye(CELLS)[0])
+        return self.u * (constant(np.diff(edges, prepend=0.0)) / (begins * ends)).sum()
 
     def closed(self) -> Value:
         """What is taken off once the bounds have met."""

@@ -1,7 +1,7 @@
 """The nodes of a structure in an ONNX file, in front of the layers.
 
-HSSM's JAX runtime reads all of them, for inputs of rank 1 too. Its PyTensor backend knows neither products nor quotients
-of two values, and is not served.
+HSSM's JAX runtime reads all of them, for inputs of rank 1 too. Its PyTensor backend knows neither products nor
+quotients of two values, and is not served.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from lanline.networks.structure.structure import Structure
 
 
 def structure_nodes(structure: Structure) -> tuple[list[NodeProto], list[TensorProto], str, str | None]:
-    """Nodes and constants of a structure over ``input``, and the names of the joined features and of the leading term."""
+    """Nodes and constants over ``input``, and the names of the joined features and of the leading term."""
     graph = structure.graph
     nodes = [_node(i, node) for i, node in enumerate(graph.nodes) if node.op != "constant"]
     constants = [_constant(_name(i), node.numbers) for i, node in enumerate(graph.nodes) if node.op == "constant"]

@@ -1,7 +1,7 @@
 """The drift diffusion model with start point and non-decision time drawn for each trial.
 
-The leading term is the mean over both by quadrature: of few nodes, as the network learns the rest. A drift that is drawn
-too integrates out.
+The leading term is the mean over both by quadrature: of few nodes, as the network learns the rest. A drift that is
+drawn too integrates out.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _smooth_onset(inputs: Inputs):
     mean = "mt" if "mt" in inputs else "t"
     middle = inputs.builder.combination(**{"rt": 1.0, mean: -1.0})
 
-    above = normal(inputs.param(mean) / spread).log() if mean == "mt" else inputs.constant(0.0)
+    above = (normal(inputs.param(mean) / spread) + 1e-6).log() if mean == "mt" else inputs.constant(0.0)
 
     def gaussian(u: Value) -> Value:
         deviate = (u - middle) / spread
