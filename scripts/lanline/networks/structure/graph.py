@@ -1,8 +1,8 @@
 """Small expression graphs over the raw inputs of a network.
 
 A graph is written once, with Python's operators on `Value`s, and read by two interpreters: `evaluation`, in float64,
-and `onnx_nodes`. A value has a width: it stands for that many numbers a row. Widths are equal or one of them is 1, as in
-broadcasting.
+and `onnx_nodes`. A value has a width: it stands for that many numbers a row. Widths are equal or one of them is 1, as
+in broadcasting.
 """
 
 from __future__ import annotations
