@@ -180,7 +180,9 @@ class Training(Section):
     )
     loss: Literal["huber", "mse"] = Field("huber", description="of lan; the other types have the cross-entropy")
     huber_delta: Positive = 0.03
-    label_floor: float | None = Field(None, description="lan: lower labels are raised to this log-likelihood")
+    label_floor: float | None = Field(
+        None, description="lan: lower labels are raised to this log-likelihood; with a leading term by default to -16"
+    )
     gradient_clip: Positive | None = Field(None, description="largest global norm of the gradient")
     early_stopping: Count | None = Field(None, description="epochs without a lower validation loss before a stop")
     keep: Literal["last", "best"] = Field("last", description="weights of the last epoch, or of the best validation")

@@ -20,6 +20,7 @@ from lanline.errors import UserError
 from lanline.networks.specification import NetworkSpec, Standardisation
 
 PIECE_ROWS = 10_000  # rows that are read in one go when streaming: a fraction of a megabyte
+RARE = -16.0  # log-density below which a leading term is left alone: capacity spent there costs accuracy above
 Window = tuple[np.ndarray, np.ndarray]  # rows (n, D + L), and which of them to take, in that order
 
 
@@ -57,18 +58,17 @@ def read_piece(piece: Piece, spec: NetworkSpec, label_floor: float | None = None
 
 
 def lowest_label(spec: NetworkSpec, label_floor: float | None, rows: np.ndarray) -> float | None:
-    """The floor of labels and leading terms: that of the settings, or the lowest label in some ``rows`` (n, D + 1)."""
+    """What labels and leading terms are raised to: the floor of the settings, by default `RARE` if there is a leading
+    term, but not less than the lowest label in some ``rows`` (n, D + 1)."""
     if spec.structure is None or spec.gives_probabilities:
         return label_floor
-    lowest = float(rows[:, -1].min())
-    return lowest if label_floor is None else max(lowest, label_floor)
+    return max(float(rows[:, -1].min()), RARE if label_floor is None else label_floor)
 
 
 def training_rows(rows: np.ndarray, spec: NetworkSpec, floor: float | None) -> np.ndarray:
     """What the layers are given, and what they should answer, (n, F + L) float32, from raw inputs and labels.
 
-    Where a leading term lies below ``floor``, the lowest label, it counts as the floor: of the true density there is
-    known only that it is not above it.
+    A leading term below ``floor`` counts as the floor, as labels do: where both lie below, there is nothing to learn.
     """
     if spec.structure is None:
         return rows

@@ -10,7 +10,7 @@ from lanline.networks.artifacts import read_network, write_network
 from lanline.networks.specification import forward, make_spec
 from lanline.training.job import Job
 from lanline.training.loop import train
-from lanline.training.reader import PIECE_ROWS, pieces_of, read_piece, training_rows
+from lanline.training.reader import PIECE_ROWS, RARE, lowest_label, pieces_of, read_piece, training_rows
 
 FRAMEWORKS = ["torch", "jax"]
 MODEL = "weibull"
@@ -98,6 +98,7 @@ def test_what_is_known_to_lie_below_the_floor_is_not_learned(files):
     spec = spec_with()
     rows = read_piece(pieces_of(files[:1], spec, PIECE_ROWS)[0], spec)
     floor = float(rows[:, -1].min())
+    assert lowest_label(spec, None, rows) == RARE > floor
     before = rows[:, -3] < rows[:, spec.inputs.index("t")]
     rest = training_rows(rows, spec, floor)[:, -1]
     assert before.any()

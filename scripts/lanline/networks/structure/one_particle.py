@@ -26,7 +26,7 @@ from lanline.networks.structure.terms import Inputs, Terms
 
 SIMULATORS = ("ddm", "ddm_flexbound", "ddm_flex", "ddm_flex_leak", "ornstein_uhlenbeck")
 # Seconds: below the onset u runs into LEAST within a few 1 / SHARPNESS, and the leading term falls by WALL a second.
-SHARPNESS, LEAST, WALL, CLEAR = 2000.0, 1e-5, 2000.0, 3e-3
+SHARPNESS, LEAST, WALL, CLEAR = 5000.0, 2e-6, 2000.0, 3e-3
 CLOSED = 1e-3  # least half distance of the bounds
 MOST_START = 0.995  # the start lies this far from the middle at most, in units of the bound
 GAP = 3 * DECAY
@@ -55,7 +55,7 @@ def terms(model: Model, columns: tuple[str, ...]) -> Terms:
 
 def wall(elapsed: Value) -> Value:
     """What is taken off before the onset, where there is no density: its gradient leads back."""
-    return softplus(-elapsed + -CLEAR, 1000.0) * WALL
+    return softplus(-elapsed + -CLEAR, 2000.0) * WALL
 
 
 def process_of(inputs: Inputs, u: Value) -> Process:
