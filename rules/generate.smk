@@ -20,7 +20,7 @@ rule generate_shard:
         "../envs/data.yaml"
     threads: 1
     resources:
-        **asks(effort.generate_shard),
+        **resources_for(CONFIG, resources.generate_shard),
     params:
         recipe=lambda wildcards: CONFIG.data_recipe(wildcards.model),
         code=code_fingerprint("engines", "dataset/rows", "dataset/shards"),

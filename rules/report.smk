@@ -7,10 +7,10 @@ Out: reports/<name>/summary.md, .json and .txt, and figures/training-<model>-<ne
 
 rule write_report:
     input:
-        metrics=[PATHS.evaluation_report(run) / "metrics.json" for run in runs()],
-        training=[PATHS.training_report(run) / "metrics.json" for run in runs()],
-        histories=[PATHS.history(run) for run in runs()],
-        runs=[PATHS.run(run) for run in runs()],
+        metrics=[PATHS.evaluation_report(run) / "metrics.json" for run in RUNS],
+        training=[PATHS.training_report(run) / "metrics.json" for run in RUNS],
+        histories=[PATHS.history(run) for run in RUNS],
+        runs=[PATHS.run(run) for run in RUNS],
     output:
         markdown=report(PATHS.summary("md"), caption="../docs/captions/summary.rst", category="all networks"),
         json=PATHS.summary("json"),
@@ -34,18 +34,3 @@ rule write_report:
         "../envs/evaluation.yaml"
     script:
         "../scripts/write_report.py"
-
-
-onstart:
-    take_folder()
-    ask_for_the_store()
-
-
-onsuccess:
-    bring_over_what_mlflow_missed()
-    if PATHS.summary("txt").exists() and PATHS.summary("txt").stat().st_mtime >= STARTED:
-        print(PATHS.summary("txt").read_text())
-
-
-onerror:
-    bring_over_what_mlflow_missed()

@@ -94,27 +94,46 @@ def test_make_run_goes_on_after_everything_was_killed(workspace):
 
 
 @pytest.mark.parametrize(
-    "rule",
+    ("target", "rule", "jobs"),
     [
-        "generate_shard",
-        "record_lineage",
-        "validate_training_data",
-        "train_torch",
-        "train_jax",
-        "evaluate_network",
+        ("experiments", "open_experiments", 1),
+        ("shards", "generate_shard", 3),
+        ("datasets", "record_lineage", 1),
+        ("validations", "validate_training_data", 1),
+        ("torch_networks", "train_torch", 1),
+        ("jax_networks", "train_jax", 1),
+        ("evaluations", "evaluate_network", 2),
     ],
 )
-def test_a_rule_is_a_target_of_its_own(workspace, rule):
-    jobs = planned(workspace.quick(rule, "-n"))
-    assert rule in jobs
-    assert "all" not in jobs
-    assert "write_report" not in jobs
+def test_all_files_of_a_stage_are_a_target(workspace, target, rule, jobs):
+    planned_jobs = planned(workspace.quick(target, "-n"))
+    assert planned_jobs[rule] == jobs
+    assert planned_jobs[target] == 1
+    assert "all" not in planned_jobs
+    assert "write_report" not in planned_jobs
+
+
+def test_defaults_come_from_beside_the_snakefile(tmp_path):
+    """In a working directory without config/config.yaml."""
+    (tmp_path / "mine.yaml").write_text("name: mine\ndata: {shards: 2}\n")
+    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--configfile", "mine.yaml", "-n"]
+    done = subprocess.run(command, cwd=tmp_path, env=clean_environment(), text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    jobs = planned(done.stdout + done.stderr)
+    assert jobs["generate_shard"] == 2
+    assert jobs["train_torch"] == jobs["train_jax"] == 1  # the model and the frameworks are those of config.yaml
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/config.yaml").write_text("name: own\nmodels: [ddm, angle]\ntraining: {frameworks: [jax]}\n")
+    done = subprocess.run(command, cwd=tmp_path, env=clean_environment(), text=True, capture_output=True)
+    jobs = planned(done.stdout + done.stderr)
+    assert jobs["train_jax"] == 2
+    assert "train_torch" not in jobs
 
 
 def test_one_stage_runs_again_with_what_depends_on_it(quick_run):
     jobs = planned(quick_run.quick("-n", "-R", "train_jax"))
     assert jobs == {"train_jax": 1, "evaluate_network": 1, "write_report": 1, "all": 1}
-    quick_run.quick("-f", "train_jax")
+    quick_run.quick("jax_networks", "-R", "train_jax")
     onnx = "results/quick/networks/ddm-lan-jax-s1/model.onnx"
     assert planned(quick_run.quick("-n", "-f", onnx)) == {"train_jax": 1}
     until = planned(quick_run.quick("-n", "-F", "-U", "validate_training_data"))
@@ -125,14 +144,14 @@ def test_a_new_shard_makes_only_that_shard(quick_run):
     before = hashes(quick_run)
     four = quick_run.overlay("four.yaml", "data: {shards: 4}")
     assert planned(quick_run.quick("-n", overlays=(four,)))["generate_shard"] == 1
-    quick_run.quick("record_lineage", overlays=(four,))
+    quick_run.quick("datasets", overlays=(four,))
     after = hashes(quick_run)
     assert len(after) == 4
     assert before.items() <= after.items()
 
 
 def test_shards_are_the_same_bytes_on_one_core(finished_quick_run, workspace):
-    workspace.quick("generate_shard", cores=1)
+    workspace.quick("shards", cores=1)
     assert hashes(workspace) == hashes(finished_quick_run)
 
 
@@ -142,15 +161,15 @@ def test_shards_are_the_same_bytes_in_jobs_of_any_size(workspace):
         workspace.overlay("one.yaml", small + "}"),
         workspace.overlay("ten.yaml", small + ", shards_per_job: 10}"),
     )
-    workspace.quick("record_lineage", overlays=(ten,))
+    workspace.quick("datasets", overlays=(ten,))
     together = hashes(workspace)
     assert len(together) == 10
-    assert "Nothing to be done" in workspace.quick("record_lineage", overlays=(one,))
+    assert "Nothing to be done" in workspace.quick("datasets", overlays=(one,))
     assert not (workspace / "results/quick/ddm/unfinished").exists()
     folder = workspace / "results/quick/ddm/data"
     (folder / "shard-00004.safetensors").unlink()
-    assert planned(workspace.quick("-n", "generate_shard", overlays=(one,)))["generate_shard"] == 1
-    workspace.quick("generate_shard", overlays=(one,))
+    assert planned(workspace.quick("-n", "shards", overlays=(one,)))["generate_shard"] == 1
+    workspace.quick("shards", overlays=(one,))
     assert hashes(workspace) == together
 
 
@@ -200,7 +219,7 @@ def test_a_failing_script_leaves_its_traceback_in_its_log(quick_run):
     script.write_text(
         script.read_text().replace("with job_log(snakemake.log[0]):", "with job_log(snakemake.log[0]):\n    1 / 0")
     )
-    output = quick_run.quick("record_lineage", fails=True)
+    output = quick_run.quick("datasets", fails=True)
     assert "ZeroDivisionError" in output
     assert "Traceback" in (quick_run / "logs/quick/record_lineage/ddm.log").read_text()
 
