@@ -1,1 +1,1 @@
-"""What the Snakefile and rules/ call, beside the checked configuration and the paths. Light imports: every job parses it."""
+"""What the Snakefile and rules/ call. Light imports only: every job parses them again."""
