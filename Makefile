@@ -22,7 +22,7 @@ help: ## list every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.installed ## install into .venv and run the workflow (CONFIG=, CORES=, PYTHON=)
-	$(SNAKEMAKE)
+	$(SNAKEMAKE) --profile profiles/terminal
 
 test: $(VENV)/.installed-dev ## install what tests need and run all that can run here (PYTEST= for options)
 	$(BIN)/python -m pytest --numprocesses 2 $(PYTEST)

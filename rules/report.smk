@@ -1,7 +1,7 @@
 """What came out of the whole run: a table of all networks, and the training curves of both frameworks.
 
 In:  every run's metrics, history and sidecar
-Out: reports/<name>/summary.md, .json and .txt, and figures/training-<model>-<network>.png
+Out: reports/<name>/summary.md, .json, .html and .txt, and figures/training-<model>-<network>.png
 """
 
 
@@ -12,7 +12,13 @@ rule write_report:
         histories=[PATHS.history(run) for run in RUNS],
         runs=[PATHS.run(run) for run in RUNS],
     output:
-        markdown=report(PATHS.summary("md"), caption="../docs/captions/summary.rst", category="all networks"),
+        table=report(
+            PATHS.summary("html"),
+            caption="../docs/captions/summary.rst",
+            category="all networks",
+            labels={"table": "accuracy and gate"},
+        ),
+        markdown=PATHS.summary("md"),
         json=PATHS.summary("json"),
         text=PATHS.summary("txt"),
         curves=[

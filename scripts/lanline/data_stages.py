@@ -11,7 +11,7 @@ from lanline.dataset.validation import ValidationReport, validate_dataset
 from lanline.errors import UserError
 from lanline.experiment import flatten
 from lanline.files import write_config, write_json
-from lanline.logs import say
+from lanline.logs import note, say
 from lanline.sidecars import Dataset, Experiment, Experiments, ShardRecord
 from lanline.tracking.lineage import SHARD_RECORDS, find_dataset_run, read_inventory, record_dataset
 from lanline.tracking.mlflow import store as tracking_store
@@ -91,7 +91,7 @@ def record_lineage(
         on_outage=config.tracking.on_outage,
         name=run_name,
     )
-    say(f"{model}: data set {inventory.dataset_id}, {inventory.rows:,} rows in {len(records)} shards")
+    note(f"{model}: data set {inventory.dataset_id}, {inventory.rows:,} rows in {len(records)} shards")
     return Dataset(
         model=model,
         dataset_id=inventory.dataset_id,
@@ -120,7 +120,7 @@ def validate_training_data(config: Config, dataset: Dataset, local_inventory: Pa
     if report.problems:
         listed = "\n".join(f"  {problem}" for problem in report.problems)
         raise UserError(f"{len(report.problems)} problem(s) with the data in {dataset.folder}:\n{listed}")
-    say(f"{dataset.model}: {report.files} shards agree with {source}, and with the engine")
+    note(f"{dataset.model}: {report.files} shards agree with {source}, and with the engine")
     return report
 
 

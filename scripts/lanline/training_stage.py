@@ -12,7 +12,7 @@ from lanline.config import Config, Framework, Training
 from lanline.dataset.foreign import as_shard
 from lanline.experiment import BaseExperiment, flatten
 from lanline.files import sha256_json, write_json
-from lanline.logs import say, show_progress
+from lanline.logs import note, say, show_progress
 from lanline.networks.artifacts import FILES, write_network
 from lanline.networks.lanfactory_files import write_lanfactory_files
 from lanline.networks.specification import NetworkSpec, make_spec
@@ -113,12 +113,13 @@ class TrainNetwork(BaseExperiment):
         checkpoint = self.paths.checkpoint(self.task.run)
         run = self.task.run
         where = "a GPU" if self.settings.device == "gpu" else f"{self.task.threads} CPU thread(s)"
-        say(f"{run}: trains in {self.task.framework} on {where}")
+        note(f"{run}: trains in {self.task.framework} on {where}")
         return train(
             job,
             checkpoint,
             on_epoch=self.log_metrics,
             say=lambda line: say(f"{run}: {line}"),
+            note=lambda line: note(f"{run}: {line}"),
             show=lambda line: show_progress(f"{run}: {line}"),
         )
 

@@ -253,6 +253,9 @@ def test_the_html_report_holds_figures_with_captions(quick_run):
     html = (quick_run / "report.html").read_text()
     for figure in ("agreement.png", "errors.png", "training-ddm-lan.png"):
         assert figure in html
+    table = (quick_run / "reports/quick/summary.html").read_text().splitlines()
+    assert all(name in "".join(table) for name in RUNS)
+    assert table[1] in html.replace("\\n", "\n").replace('\\"', '"')  # on the first page, not as a link
 
 
 def test_networks_that_give_probabilities_go_through_the_workflow(workspace):

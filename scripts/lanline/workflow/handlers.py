@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 from lanline.cluster.folder import lock_workdir
 from lanline.config import Config
 from lanline.errors import UserError
 from lanline.paths import Paths
+from lanline.workflow.terminal import FOR_PEOPLE
 
 
 def before_jobs(config: Config) -> None:
@@ -33,18 +35,23 @@ def after_jobs(config: Config) -> None:
     from lanline.tracking.mlflow.sync import sync
 
     try:
-        print(*sync(Paths(config.name).reports, store_of(config)), sep="\n")
+        _tell("\n".join(sync(Paths(config.name).reports, store_of(config))))
     except StoreUnavailable as error:
-        print(f"{error}; `make mlflow-sync` syncs the record later")
+        logger.warning(f"{error}; `make mlflow-sync` syncs the record later")
     except UserError as error:  # the workflow is done: what is wrong with its record does not undo that
-        print(f"could not sync to MLflow: {error}")
+        logger.warning(f"could not sync to MLflow: {error}")
 
 
 def show_summary(paths: Paths, started: float) -> None:
     """Print the table of all networks, if this Snakemake, which started at that time, has written it."""
     summary = paths.summary("txt")
     if summary.exists() and summary.stat().st_mtime >= started:
-        print(summary.read_text())
+        _tell(summary.read_text())
+
+
+def _tell(text: str) -> None:
+    """Through Snakemake's logger, so that it comes after the line of the last job, and goes into the log file too."""
+    logger.info(text, extra={FOR_PEOPLE: True})
 
 
 def _require_store(config: Config) -> None:

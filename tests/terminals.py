@@ -1,0 +1,28 @@
+"""Python code on a pseudo-terminal, and what a person sees of what it prints."""
+
+import os
+import pty
+import subprocess
+import sys
+
+
+def on_a_terminal(code: str) -> str:
+    """What ``code`` prints to a terminal that is its stderr."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=theirs)
+    os.close(theirs)
+    printed = b""
+    while True:
+        try:
+            printed += (part := os.read(ours, 4096))
+        except OSError:  # Linux: the other end was closed
+            break
+        if not part:
+            break
+    assert process.wait() == 0, printed.decode()
+    return printed.decode()
+
+
+def visible(printed: str) -> list[str]:
+    """What the lines of a terminal show in the end."""
+    return [line.rsplit("\r\033[K", 1)[-1].rstrip("\r") for line in printed.split("\n")]
