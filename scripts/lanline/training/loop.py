@@ -287,6 +287,6 @@ class _Run:
         left = (self._n_steps - progress.step) * reader.batch_size / speed
         return (
             f"epoch {progress.epoch + 1}/{self._settings.epochs}  {progress.batch / reader.n_batches:4.0%}  "
-            f"loss {progress.loss_sum / rows:.4g}  rate {rates[-1]:.2g}  {speed:,.0f} rows/s  "
-            f"left {int(left) // 60}:{int(left) % 60:02d}"
+            f"left {int(left) // 60}:{int(left) % 60:02d}  "
+            f"loss {progress.loss_sum / rows:.4g}  rate {rates[-1]:.2g}  {speed:,.0f} rows/s"
         )
