@@ -14,6 +14,7 @@ ON_SLURM = $(BIN)/snakemake --profile $(PROFILE) $(if $(CONFIG),--configfile $(C
 INSTALL := $(BIN)/pip install --disable-pip-version-check --constraint envs/constraints.txt
 STORE_FILES := mlruns mlartifacts mlflow.db mlflow.db.lock *.db-shm *.db-wal .mlflow
 export MPLBACKEND := Agg
+export PYTHONUTF8 := 1
 
 .PHONY: help run test lint format schema dag report pictures clean clean-results
 .PHONY: slurm-profile slurm-run slurm-recover test-slurm

@@ -9,6 +9,7 @@ from lanline.errors import UserError
 from lanline.paths import Paths, run_name, shard_groups
 from lanline.versions import code_fingerprint, training_code
 from lanline.workflow.jobs import (
+    data_settings,
     resources_for,
     shard_labels,
     training_input,

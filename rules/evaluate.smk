@@ -38,7 +38,7 @@ rule evaluate_network:
         **resources_for(CONFIG, resources.evaluate_network),
     params:
         settings=CONFIG.evaluation.model_dump(),
-        data=lambda wildcards: CONFIG.data_recipe(wildcards.model),
+        data=lambda wildcards: data_settings(CONFIG, wildcards.model),
         code=code_fingerprint("evaluation", "engines", "dataset/rows", "networks"),
     script:
         "../scripts/evaluate_network.py"

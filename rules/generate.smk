@@ -22,7 +22,7 @@ rule generate_shard:
     resources:
         **resources_for(CONFIG, resources.generate_shard),
     params:
-        recipe=lambda wildcards: CONFIG.data_recipe(wildcards.model),
+        recipe=lambda wildcards: data_settings(CONFIG, wildcards.model),
         code=code_fingerprint("engines", "dataset/rows", "dataset/shards"),
     script:
         "../scripts/generate_shard.py"

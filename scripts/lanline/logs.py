@@ -94,7 +94,7 @@ def job_log(path: Path) -> Iterator[None]:
         _notice = Notice.of(Path(board), path)
     else:
         _terminal = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace")
-    with path.open("w") as log:
+    with path.open("w", encoding="utf-8") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     try:

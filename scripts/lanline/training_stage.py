@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lanline.cluster.cores import capped_threads
 from lanline.config import Config, Framework, Training
 from lanline.dataset.foreign import as_shard
 from lanline.experiment import BaseExperiment, flatten
@@ -100,6 +101,8 @@ class TrainNetwork(BaseExperiment):
 
     def train(self, model: NetworkSpec, data: tuple[list[Path], list[Path]]) -> Trained:
         training, validation = data
+        on_gpu = self.settings.device == "gpu"
+        threads = self.task.threads if on_gpu else capped_threads(self.task.threads)
         job = Job(
             spec=model,
             settings=self.settings,
@@ -108,11 +111,11 @@ class TrainNetwork(BaseExperiment):
             training_files=training,
             validation_files=validation,
             data_id=self.task.dataset.dataset_id,
-            threads=self.task.threads,
+            threads=threads,
         )
         checkpoint = self.paths.checkpoint(self.task.run)
         run = self.task.run
-        where = "a GPU" if self.settings.device == "gpu" else f"{self.task.threads} CPU thread(s)"
+        where = "a GPU" if on_gpu else f"{threads} CPU thread(s)"
         note(f"{run}: trains in {self.task.framework} on {where}")
         return train(
             job,

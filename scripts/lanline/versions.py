@@ -66,7 +66,7 @@ def training_code(framework: str) -> str:
 @cache
 def _syntax(source: Path) -> bytes:
     """The syntax tree of a file without its docstrings; cached, since several rules depend on the same modules."""
-    tree = ast.parse(source.read_text())
+    tree = ast.parse(source.read_bytes())
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and _is_docstring(body[0]):

@@ -182,6 +182,23 @@ def test_another_seed_makes_other_data_and_leaves_other_networks_alone(quick_run
     assert planned(quick_run.quick("-n", overlays=(reseeded,)))["generate_shard"] == 3
 
 
+def test_the_order_of_bounds_changes_nothing(workspace):
+    one, other = (
+        workspace.overlay(f"{name}.yaml", f"models: [{{name: ddm, bounds: {{{bounds}}}}}]\n")
+        for name, bounds in (("one", "v: [-2, 2], a: [0.5, 2]"), ("other", "a: [0.5, 2], v: [-2, 2]"))
+    )
+    workspace.quick("shards", overlays=(one,))
+    made = hashes(workspace)
+    assert set(planned(workspace.quick("-n", "shards", "-R", "shards", overlays=(other,)))) == {"shards"}
+    assert hashes(workspace) == made
+
+
+def test_an_ascii_locale_is_no_obstacle(workspace):
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    workspace.quick("datasets", **ascii_only)
+    assert len(hashes(workspace)) == 3
+
+
 def test_models_networks_and_seeds_fan_out(workspace):
     overlay = workspace.overlay(
         "many.yaml",

@@ -59,6 +59,13 @@ def training_output(paths: Paths, framework: str) -> dict[str, Path]:
     }
 
 
+def data_settings(config: Config, model: str) -> dict[str, Any]:
+    """The recipe of a model's shards with its bounds in the model's own order: Snakemake sees any order as a change."""
+    recipe = config.data_recipe(model)
+    bounds = recipe["bounds"]
+    return {**recipe, "bounds": {param: bounds[param] for param in config.model(model).params if param in bounds}}
+
+
 def training_settings(config: Config, network: str) -> dict[str, Any]:
     """What decides the weights, other than the data; the lists of seeds and frameworks do not."""
     without = {"seeds", "frameworks", "checkpoint_minutes", "device"}
