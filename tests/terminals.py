@@ -4,12 +4,13 @@ import os
 import pty
 import subprocess
 import sys
+from typing import Any
 
 
-def on_a_terminal(code: str) -> str:
-    """What ``code`` prints to a terminal that is its stderr."""
+def on_a_terminal(code: str, **options: Any) -> str:
+    """What ``code`` prints to a terminal that is its stderr; with options for its process."""
     ours, theirs = pty.openpty()
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=theirs)
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=theirs, **options)
     os.close(theirs)
     printed = b""
     while True:

@@ -15,6 +15,7 @@ from conftest import ROOT, clean_environment
 from lanline.files import sha256_file
 from lanline.paths import Paths
 from lanline.sidecars import Dataset, Run
+from terminals import on_a_terminal
 
 pytestmark = pytest.mark.workflow
 
@@ -68,6 +69,29 @@ def test_every_job_leaves_a_log_and_a_benchmark(finished_quick_run):
         folder = finished_quick_run / "logs/quick" / rule
         assert list(folder.glob("*.log"))
         assert list(folder.glob("*.benchmark.tsv"))
+
+
+def test_make_run_shows_a_line_for_each_job(workspace):
+    """Its very command, on a terminal: no reasons, no lists of files, and all of these in the log that is named."""
+    command = subprocess.run(
+        ["make", "--no-print-directory", "-n", "-o", ".venv/.installed", "run", "CORES=2", "CONFIG=config/quick.yaml"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert command[0].endswith("/snakemake")
+    code = f"import runpy, sys; sys.argv = {command}; runpy.run_module('snakemake', run_name='__main__')"
+    shown = on_a_terminal(code, cwd=workspace.folder, env={**clean_environment(), "TERM": "xterm"})
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).replace("\r", "\n").splitlines()
+    finished = [line for line in lines if re.match(r" *\d+/12 \w+ .*  \d+\.\d s$", line)]
+    assert len(finished) == 11  # all but the rule that collects the others' files
+    assert sum("train_torch" in line and "network=lan, seed=1" in line for line in finished) == 1
+    assert "of 12 jobs" in shown  # while it ran
+    assert "reason:" not in shown
+    assert any(line.startswith("ddm-lan-torch-s1") and "FAILED: mae" in line for line in lines)
+    [details] = {line.removeprefix("details: ") for line in lines if line.startswith("details: ")}
+    assert "reason:" in (workspace / details).read_text()
 
 
 def test_a_second_run_has_nothing_to_do(finished_quick_run):

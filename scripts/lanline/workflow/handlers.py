@@ -34,8 +34,10 @@ def after_jobs(config: Config) -> None:
     from lanline.tracking.mlflow.store import StoreUnavailable, store_of
     from lanline.tracking.mlflow.sync import sync
 
+    store = store_of(config)
+    assert store is not None, "tracking is on"
     try:
-        _tell("\n".join(sync(Paths(config.name).reports, store_of(config))))
+        _tell("\n".join(sync(Paths(config.name).reports, store)))
     except StoreUnavailable as error:
         logger.warning(f"{error}; `make mlflow-sync` syncs the record later")
     except UserError as error:  # the workflow is done: what is wrong with its record does not undo that
@@ -50,8 +52,9 @@ def show_summary(paths: Paths, started: float) -> None:
 
 
 def _tell(text: str) -> None:
-    """Through Snakemake's logger, so that it comes after the line of the last job, and goes into the log file too."""
-    logger.info(text, extra={FOR_PEOPLE: True})
+    """Show a text, unless it is empty: through Snakemake's logger, so that it comes after the line of the last job, and goes into the log file too."""
+    if text:
+        logger.info(text, extra={FOR_PEOPLE: True})
 
 
 def _require_store(config: Config) -> None:
@@ -63,7 +66,9 @@ def _require_store(config: Config) -> None:
         return
     from lanline.tracking.mlflow.store import probe, store_of
 
+    store = store_of(config)
+    assert store is not None, "tracking is on"
     try:
-        probe(store_of(config))
+        probe(store)
     except UserError as error:
         raise UserError(f"{error}; tracking.on_outage is fail, so nothing is computed") from None

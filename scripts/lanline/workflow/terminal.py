@@ -6,6 +6,7 @@ Snakemake imports this module whenever it starts, so rich is imported when there
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import shutil
@@ -79,6 +80,7 @@ class LogHandler(LogHandlerBase):
         self.done, self.total = 0, 0
         self._live: Live | None = None
         self._board = Path(tempfile.mkdtemp(prefix="lanline-board-"))
+        atexit.register(shutil.rmtree, self._board, ignore_errors=True)  # Snakemake does not close it after a mistake
         os.environ[BOARD] = str(self._board)
         self._closing = threading.Event()
         self._ticker = threading.Thread(target=self._tick, daemon=True)
@@ -108,6 +110,8 @@ class LogHandler(LogHandlerBase):
 
     # --- events ---
     def _run_info(self, record: logging.LogRecord) -> None:
+        if self.total:  # a dry run tells it twice
+            return
         counts = {rule: count for rule, count in vars(record).get("stats", {}).items() if rule != "total"}
         self.total = sum(counts.values())
         trainings = sum(count for rule, count in counts.items() if rule.startswith("train_"))
@@ -121,7 +125,7 @@ class LogHandler(LogHandlerBase):
         logs = list(facts["log"] or [])
         job = RunningJob(facts["rule_name"], label, logs, [Notice.of(self._board, log) for log in logs])
         if self.common_settings.dryrun:
-            self._print(f"  {job.rule:<24} {job.wildcards}")
+            self._print(f"  {job.rule:<24} {job.wildcards}".rstrip())
         else:
             self.jobs[facts["jobid"]] = job
 
