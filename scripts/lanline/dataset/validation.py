@@ -19,7 +19,8 @@ from lanline.dataset.rows import BLOCK_THETAS, block_rows, n_blocks, shard_shape
 from lanline.dataset.shards import read_origin
 from lanline.errors import UserError
 from lanline.files import sha256_file
-from lanline.models import Model, bounds_at
+from lanline.models import Model
+from lanline.theta import bounds_at
 
 # Other processors round the last digits of exp and log differently, and float32 keeps seven of them.
 LABEL_TOLERANCE = 1e-3

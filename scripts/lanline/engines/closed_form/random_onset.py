@@ -16,11 +16,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from scipy.special import ndtr, ndtri
 
-from lanline.engines.closed_form import ddm as closed_form
-from lanline.engines.closed_form.full_ddm import draw_in_time
+from lanline.engines.closed_form import ddm
+from lanline.engines.closed_form.drawing import draw_in_time
+from lanline.engines.compiled import njit
 from lanline.engines.tables import RULE, Table, hermite
 from lanline.models import DEADLINE_SUFFIX, Model
 
@@ -96,7 +96,7 @@ def densities(model: Model, theta: np.ndarray, limit: np.ndarray, shift: float) 
     law = np.stack(law, axis=1)
     earliest = np.where(np.isnan(law[:, 0]), 0.0, np.maximum(law[:, 0] - REACH * deviation, law[:, 2]))
     decisions = {name: column[name] for name in ("v", "a", "z")}
-    table = closed_form.tabulate(decisions, limit - earliest, shift, model.choices)
+    table = ddm.tabulate(decisions, limit - earliest, shift, model.choices)
     return SmoothOnset(law, limit, table)
 
 
