@@ -130,14 +130,21 @@ def _module_name(path: Path, folder: Path) -> str:
 
 def _parse(sources: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
     """By module: a hash of its ``syntax``, and the names of the modules that it ``imports``."""
-    trees = {module: ast.parse(source) for module, source in sources.items() if module}
+    read = {module: _read(source) for module, source in sources.items() if module}
     return {
         module: {
-            "syntax": hashlib.sha256(_dump(tree).encode()).hexdigest(),
-            "imports": sorted({name for name in _imports(tree) if name in trees} | set(_packages_of(module))),
+            "syntax": syntax,
+            "imports": sorted({name for name in names if name in read} | {*_packages_of(module)}),
         }
-        for module, tree in trees.items()
+        for module, (syntax, names) in read.items()
     }
+
+
+@cache
+def _read(source: bytes) -> tuple[str, frozenset[str]]:
+    """Hash of the syntax of a module, and names of what it imports."""
+    tree = ast.parse(source)
+    return hashlib.sha256(_dump(tree).encode()).hexdigest(), frozenset(_imports(tree))
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:

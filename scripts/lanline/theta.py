@@ -53,7 +53,8 @@ def central_theta(model: Model, given: Mapping[str, float]) -> np.ndarray:
         if param in given:
             theta[model.params.index(param)] = given[param]
         elif any(bound in given for bound in model.bounds[param]):
-            theta[model.params.index(param)] = np.mean(bounds_at(model, param, theta))
+            lower, upper = bounds_at(model, param, theta)
+            theta[model.params.index(param)] = (lower + upper) / 2
     return theta
 
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+
+# Another version of one of these may round labels differently, or draw other trials.
+LABEL_LIBRARIES = ("numpy", "scipy", "numba", "ssm-simulators")
 
 
 def library_versions(*names: str) -> dict[str, str]:
@@ -18,6 +22,17 @@ def library_versions(*names: str) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def version_changes(recorded: Mapping[str, str]) -> str:
+    """The label libraries whose recorded version is not the installed one: ``numba 0.60.0 (now 0.61.2), ...``."""
+    installed = library_versions(*LABEL_LIBRARIES)
+    changed = [
+        f"{name} {recorded[name]} (now {installed.get(name, 'not installed')})"
+        for name in LABEL_LIBRARIES
+        if name in recorded and recorded[name] != installed.get(name)
+    ]
+    return ", ".join(changed)
 
 
 def git_commit(folder: Path = Path()) -> str | None:

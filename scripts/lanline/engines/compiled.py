@@ -33,7 +33,8 @@ def _choose_folder() -> None:
         return
     if not any(map(_can_write, (Path(__file__).parent / "__pycache__", Path(user_cache_dir("numba"))))):
         with suppress(OSError):
-            config.CACHE_DIR = str(private_temporary_folder())
+            os.environ["NUMBA_CACHE_DIR"] = str(private_temporary_folder())
+            config.reload_config()
 
 
 _choose_folder()

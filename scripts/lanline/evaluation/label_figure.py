@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -45,7 +46,7 @@ def label_figure(model: Model, theta: np.ndarray, curves: Sequence[LabelCurve]) 
         axes.set_xlabel("response time (s)")
         axes.set_ylabel("density (1/s)")
         first = curves[0]
-        handles = [
+        handles: list[Artist] = [
             Patch(color=colour(c), label=f"choice {choice}: {first.probability[c]:.3f}".replace("-", "−"))
             for c, choice in enumerate(model.choices)
         ]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -51,14 +52,24 @@ def processes(model: Model, theta: np.ndarray, shift: float) -> list[Process]:
         start = (2 * values["z"] - 1) * float(bound["fun"](t=np.zeros(1), **at_bound)[0])
         out.append(
             Process(
-                bound=lambda t, f=bound["fun"], p=at_bound: f(t=t, **p) + shift,
-                drift=lambda t, f=drift["fun"], p=at_drift: f(t=t, **p),
+                bound=_shifted(bound["fun"], at_bound, shift),
+                drift=partial(_at_times, drift["fun"], at_drift),
                 leak=values.get("g", 0.0),
                 start=start,
                 jumps=model.drift in JUMPING,
             )
         )
     return out
+
+
+def _at_times(function: Callable[..., np.ndarray], params: dict[str, float], t: np.ndarray) -> np.ndarray:
+    return function(t=t, **params)
+
+
+def _shifted(
+    function: Callable[..., np.ndarray], params: dict[str, float], shift: float
+) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda t: function(t=t, **params) + shift
 
 
 @njit(cache=True)
