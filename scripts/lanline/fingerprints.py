@@ -108,8 +108,8 @@ def training_code(framework: str) -> str:
 
 
 def engine_code() -> str:
-    """Fingerprint of the engines, for what is known about them."""
-    return _library().fingerprint("engines", "engine_facts")
+    """Fingerprint of what decides which settings an engine refuses: the engines, and the settings that there are."""
+    return _library().fingerprint("engines", "engine_facts", "config")
 
 
 def is_exempt(module: str) -> bool:
