@@ -6,8 +6,8 @@ from lanline.cluster import resources
 from lanline.config import parse_config
 from lanline.engine_facts import check_engines
 from lanline.errors import UserError
+from lanline.fingerprints import stage_code, training_code
 from lanline.paths import Paths, run_name, shard_groups
-from lanline.versions import code_fingerprint, training_code
 from lanline.workflow.jobs import (
     data_settings,
     resources_for,

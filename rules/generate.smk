@@ -23,6 +23,6 @@ rule generate_shard:
         **resources_for(CONFIG, resources.generate_shard),
     params:
         recipe=lambda wildcards: data_settings(CONFIG, wildcards.model),
-        code=code_fingerprint("engines", "dataset/rows", "dataset/shards"),
+        code=stage_code("generate_shards"),
     script:
         "../scripts/generate_shard.py"

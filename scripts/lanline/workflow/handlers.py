@@ -52,7 +52,7 @@ def show_summary(paths: Paths, started: float) -> None:
 
 
 def _tell(text: str) -> None:
-    """Show a text, unless it is empty: through Snakemake's logger, so that it comes after the line of the last job, and goes into the log file too."""
+    """Show a text, unless it is empty: through Snakemake's logger it comes after the line of the last job."""
     if text:
         logger.info(text, extra={FOR_PEOPLE: True})
 

@@ -108,7 +108,7 @@ def test_shards_stream_so_larger_ones_ask_for_no_more_memory():
     small, large = config(rows_per_theta=1000), config(thetas_per_shard=200_000, rows_per_theta=1000)
     for rule in (resources.generate_shard, resources.validate_training_data):
         assert rule(large, WILDCARDS, 1).mem_mb == rule(small, WILDCARDS, 1).mem_mb < 1.2 * resources.BASE_MB
-    assert (resources.BLOCK_THETAS, resources.PIECE_ROWS) == (rows.BLOCK_THETAS, validation.PIECE_ROWS)
+    assert (resources.BLOCK_THETAS, resources.CHECKED_ROWS) == (rows.BLOCK_THETAS, validation.CHECKED_ROWS)
 
 
 def test_an_evaluation_is_priced_at_what_its_reference_costs():
