@@ -41,6 +41,7 @@ EXEMPT = {
     "sidecars": "records beside the files that are computed",
     "tracking": "records",
     "versions": "what is recorded of the installation",
+    "workflow": "what the Snakefile calls: plans jobs and shows them",
 }
 
 # Root modules of each stage that computes something.
