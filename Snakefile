@@ -30,7 +30,7 @@ rule all:
 let_rules_be_targets(
     {
         "open_experiments": [PATHS.experiments(model) for model in MODELS],
-        "generate_shard": [PATHS.shard(model, shard) for model in MODELS for shard in SHARDS],
+        "generate_shards": [PATHS.shard(model, shard) for model in MODELS for shard in SHARDS],
         "record_lineage": [PATHS.dataset(model) for model in MODELS],
         "validate_training_data": [PATHS.validation(model) for model in MODELS],
         "train_torch": [PATHS.onnx(run) for run in runs("torch")],

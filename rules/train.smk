@@ -25,7 +25,7 @@ rule train_torch:
         settings=training_settings,
         code=training_code("torch"),
     script:
-        "../scripts/train_torch.py"
+        "../scripts/train_network.py"
 
 
 rule train_jax:
@@ -47,4 +47,4 @@ rule train_jax:
         settings=training_settings,
         code=training_code("jax"),
     script:
-        "../scripts/train_jax.py"
+        "../scripts/train_network.py"

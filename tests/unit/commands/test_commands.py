@@ -18,7 +18,7 @@ from lanline.commands.train import jaxtrain, torchtrain
 from lanline.networks.artifacts import read_network
 from lanline.networks.onnx_export import run_onnx
 from lanline.networks.specification import forward
-from lanline.sidecars import Dataset
+from lanline.sidecars import DatasetSidecar
 
 OWN = """
 data: {shards: 3, thetas_per_shard: 16, rows_per_theta: 25}
@@ -99,7 +99,8 @@ def test_generate_makes_the_same_bytes_and_adds_files(made):
     for path in Path("again").glob("*.safetensors"):
         assert path.read_bytes() == (made / path.name).read_bytes()
         assert path.stat().st_mtime_ns == times.get(path.name, path.stat().st_mtime_ns)
-    assert Dataset.read(Path("again/dataset.json")).dataset_id == Dataset.read(made / "dataset.json").dataset_id
+    again, first_made = (DatasetSidecar.read(folder / "dataset.json") for folder in (Path("again"), made))
+    assert again.dataset_id == first_made.dataset_id
 
 
 def test_generate_refuses_a_folder_with_other_data(made):
@@ -151,7 +152,7 @@ def test_a_folder_of_shards_trains(made, application, config):
     }
     for name in ("config.yaml", "metrics.json"):
         assert (folder / "report" / name).stat().st_size > 0
-    recorded = Dataset.read(made / "dataset.json")
+    recorded = DatasetSidecar.read(made / "dataset.json")
     identity = json.loads((folder / "network.json").read_text())["identity"]
     assert (identity["dataset_id"], identity["lineage_id"]) == (recorded.dataset_id, recorded.lineage_id)
     spec, found, _ = read_network(folder)
@@ -172,7 +173,7 @@ def test_networks_that_give_probabilities_train_on_the_same_shards(made, network
     theta = load_file(made / "shard-00000.safetensors")["cpn_data"]
     values = run_onnx(folder / "model.onnx", np.column_stack([theta, np.ones(len(theta))])[:, :inputs])
     assert (values <= 0).all()
-    recorded = Dataset.read(made / "dataset.json")
+    recorded = DatasetSidecar.read(made / "dataset.json")
     identity = json.loads((folder / "network.json").read_text())["identity"]
     assert (identity["dataset_id"], identity["lineage_id"]) == (recorded.dataset_id, recorded.lineage_id)
 
@@ -265,7 +266,7 @@ def test_the_folder_of_the_file_is_used_when_no_option_names_one(made):
     Path("lanfactory.yaml").write_text(LANFACTORY + f"TRAINING_DATA_FOLDER: {made}\n")
     options = ("--config-path", "lanfactory.yaml", "--networks-path-base", "nets", "--dry-run")
     assert str(made) in run(torchtrain, *options)
-    assert "elsewhere, is not there" in run(torchtrain, *options, "--training-data-folder", "elsewhere", fails=True)
+    assert "elsewhere, does not exist" in run(torchtrain, *options, "--training-data-folder", "elsewhere", fails=True)
 
 
 def test_options_that_need_a_word_get_one(made):
@@ -280,9 +281,9 @@ def test_options_that_need_a_word_get_one(made):
     ("arguments", "message"),
     [
         ((), "there is no data to train on"),
-        (("--training-data-folder", "absent"), "absent, is not there"),
+        (("--training-data-folder", "absent"), "absent, does not exist"),
         (("--training-data-folder", "."), "has no training data (files ending in .safetensors, .pickle, .pkl)"),
-        (("--dataset-id", "a1"), "give --data-generation-experiment-id too"),
+        (("--dataset-id", "a1"), "add --data-generation-experiment-id"),
         (("--config-path", "absent.yaml"), "absent.yaml: No such file"),
         (("--mlflow-on", "--mlflow-tracking-uri", "./mlruns"), "is not one of sqlite"),
     ],
