@@ -72,7 +72,7 @@ def assert_one_finished_run(head: Head, validated: ClusterWorkspace, jobs: list[
     assert sorted(metric.step for metric in in_mlflow) == list(range(1, EPOCHS + 1))
     # It did not begin again: at most one checkpoint interval, here an epoch, is lost.
     log = (folder / "logs/quick/train_torch/ddm-lan-s1.log").read_text()
-    assert "going on from" in log
+    assert "resuming from" in log
     assert not (folder / CHECKPOINT).exists()
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     named = client.search_runs(experiments, f"tags.`lanline.key` = '{sidecar.tracking_key}'")

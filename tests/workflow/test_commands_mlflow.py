@@ -300,7 +300,7 @@ def test_a_killed_training_goes_on_in_its_own_run(template):
     assert client().get_run(run_id).info.status == "RUNNING"
     assert list(Path("nets").rglob("checkpoint.safetensors"))
     output = subprocess.run([*command, "--mlflow-run-id", run_id], capture_output=True, text=True, check=True).stderr
-    assert "going on from" in output
+    assert "resuming from" in output
     assert sidecar().run_id == run_id
     recorded = client().get_run(run_id)
     assert recorded.info.status == "FINISHED"

@@ -89,7 +89,7 @@ def test_make_run_goes_on_after_everything_was_killed(workspace):
             time.sleep(0.02)
         os.killpg(first.pid, signal.SIGKILL)
     assert "ncomplete files" in workspace.quick(overlays=(longer,), fails=True)
-    assert "going on from" in workspace.quick(*flags, overlays=(longer,))
+    assert "resuming from" in workspace.quick(*flags, overlays=(longer,))
     assert "Nothing to be done" in workspace.quick(*flags, overlays=(longer,))
 
 

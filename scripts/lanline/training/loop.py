@@ -55,13 +55,13 @@ def train(
 
     Args:
         job: what to train, on what, and how.
-        checkpoint: file to write the state to and to go on from; None for no checkpoints.
+        checkpoint: file to write the state to and to resume from; None for no checkpoints.
         on_epoch: is given each epoch's metrics and its number, from 1; after an interruption those before it again.
         say: is given a line for each epoch, and for what is unusual.
         show: is given lines about the progress inside an epoch, twice a second.
 
     Raises:
-        UserError: a file cannot be read, the framework or device is not there, or the loss is no longer finite.
+        UserError: a file cannot be read, the framework or device is not available, or the loss became NaN or infinite.
     """
     started = time.perf_counter()
     spec = job.spec
@@ -84,26 +84,26 @@ def train(
         label_floor=settings.label_floor,
     )
     backend = start_backend(job.framework, spec, settings, initial_weights(spec, job.seed), job.threads)
-    run = _Run(job, backend, reader, validation, standardisation, on_epoch, say, show)
+    loop = TrainingLoop(job, backend, reader, validation, standardisation, Listeners(on_epoch, say, show))
     if checkpoint is not None:
-        run.checkpoints_to(checkpoint)
+        loop.checkpoints_to(checkpoint)
     start_up = time.perf_counter() - started
-    run.epochs()
-    flat, kept = run.result()
-    backend.restore({**backend.state(), "parameters": flat}, run.progress.step)
+    loop.epochs()
+    flat, kept = loop.result()
+    backend.restore({**backend.state(), "parameters": flat}, loop.progress.step)
     timings = {
         "start_up": start_up,
-        "training": sum(metrics["seconds"] for metrics in run.progress.history),
-        "validation": run.progress.validation_seconds,
+        "training": sum(metrics["seconds"] for metrics in loop.progress.history),
+        "validation": loop.progress.validation_seconds,
     }
     return Trained(
         weights=standardisation.fold(unflatten(spec, flat)),
         forward=lambda x: _exported(spec, backend, standardisation, x),
         sample=_sample(spec, validation[0]),
-        history=run.progress.history,
+        history=loop.progress.history,
         kept=kept,
         timings={**timings, "total": sum(timings.values())},
-        resumed=run.resumed,
+        resumed=loop.resumed,
     )
 
 
@@ -121,7 +121,16 @@ def _sample(spec: NetworkSpec, piece: Piece) -> np.ndarray:
     return np.column_stack([rows, np.resize(np.array(spec.choices, rows.dtype), len(rows))])
 
 
-class _Run:
+@dataclass(frozen=True)
+class Listeners:
+    """Who is told of a training's progress: see `train`."""
+
+    on_epoch: Callable[[Metrics, int], None]
+    say: Callable[[str], None]
+    show: Callable[[str], None] | None
+
+
+class TrainingLoop:
     """The state of one training in progress."""
 
     def __init__(
@@ -131,15 +140,13 @@ class _Run:
         reader: Reader,
         validation: Sequence[Piece],
         standardisation: Standardisation,
-        on_epoch: Callable[[Metrics, int], None],
-        say: Callable[[str], None],
-        show: Callable[[str], None] | None,
-    ):
+        listeners: Listeners,
+    ) -> None:
         self.progress = Progress()
         self.resumed = False
         self._job, self._settings, self._backend, self._reader = job, job.settings, backend, reader
         self._validation, self._standardisation = validation, standardisation
-        self._on_epoch, self._say, self._show = on_epoch, say, show
+        self._on_epoch, self._say, self._show = listeners.on_epoch, listeners.say, listeners.show
         self._n_steps = job.settings.epochs * reader.n_batches
         self._schedule = Schedule(job.settings, self._n_steps)
         self._best: np.ndarray | None = None
@@ -177,7 +184,7 @@ class _Run:
         progress, losses = self.progress, losses_of()
         if not np.isfinite(losses).all():
             step = progress.step + 1 + int(np.argmin(np.isfinite(losses)))
-            raise UserError(f"the loss is no longer finite in epoch {progress.epoch + 1}, step {step}: {ADVICE}")
+            raise UserError(f"the loss became NaN or infinite in epoch {progress.epoch + 1}, step {step}: {ADVICE}")
         progress.loss_sum += float(losses.sum(dtype=np.float64)) * index.shape[1]
         progress.batch += len(index)
         progress.step += len(index)
@@ -193,7 +200,7 @@ class _Run:
         began = time.perf_counter()
         validation = self._validate()
         if not math.isfinite(validation["validation_loss"]):
-            raise UserError(f"the validation loss is not finite after epoch {progress.epoch + 1}: {ADVICE}")
+            raise UserError(f"the validation loss is NaN or infinite after epoch {progress.epoch + 1}: {ADVICE}")
         progress.validation_seconds += time.perf_counter() - began
         metrics = {
             "epoch": progress.epoch + 1,
@@ -249,13 +256,13 @@ class _Run:
 
     # --- checkpoints ---
     def checkpoints_to(self, path: Path) -> None:
-        """Write checkpoints to ``path``, and go on from the one that is there if it is of this training."""
+        """Write checkpoints to ``path``, and resume from an existing one if it is of this training."""
         self._checkpoint, self._key = path, self._job.key()
         found = read_checkpoint(path, self._key)
         if found is None:
             if path.exists():
                 other = "of other settings, data, code, libraries or number of threads"
-                self._say(f"{path} is a checkpoint {other}: this training starts anew and takes its place")
+                self._say(f"{path} is a checkpoint {other}: starting from scratch; it will be overwritten")
             return
         arrays, saved = found
         self.resumed = True
@@ -265,7 +272,7 @@ class _Run:
         self._backend.restore(arrays, self.progress.step)
         for number, metrics in enumerate(self.progress.history, start=1):
             self._on_epoch(metrics, number)  # it may not have been told of the last one, or be another run's
-        self._say(f"going on from {path}: epoch {self.progress.epoch + 1}, batch {self.progress.batch}")
+        self._say(f"resuming from {path}: epoch {self.progress.epoch + 1}, batch {self.progress.batch}")
 
     def _save(self) -> None:
         self._saved = time.perf_counter()

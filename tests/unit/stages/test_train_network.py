@@ -84,7 +84,7 @@ def test_the_checkpoint_is_kept_until_the_sidecar_is_there(data, tmp_path, monke
         patch.setattr("lanline.stages.train_network.TrainingSidecar.write", killed)
         train(data, tmp_path, fails=True)
     assert list(tmp_path.rglob("checkpoint.safetensors"))
-    assert "going on from" in train(data, tmp_path)
+    assert "resuming from" in train(data, tmp_path)
     assert not list(tmp_path.rglob("checkpoint.safetensors"))
     assert list(tmp_path.rglob("run.json"))
 
@@ -97,7 +97,7 @@ def test_a_run_is_gone_on_with_by_its_own_code_and_libraries_only(data, tmp_path
     if changed:
         monkeypatch.setattr(f"lanline.training.job.{changed}", lambda *names: "another")
     output = train(data, tmp_path)
-    assert ("starts anew" if changed else "going on from") in output
+    assert ("starting from scratch" if changed else "resuming from") in output
     runs = events(tmp_path)
     assert len(runs) == (2 if changed else 1)
     for run in runs[-1:]:
