@@ -46,8 +46,8 @@ class Plan:
 
     def config(self, model: str, options: Mapping[str, Any]) -> Config:
         """The checked configuration of the training of one model, with the keys that ``options`` overrides."""
-        entries = [entry for entry in self.values.get("models", []) if _name(entry) == model] or [model]
-        return parse_config({"name": model, **self.values, "models": entries, **options}, self.source)
+        named = {entry if isinstance(entry, str) else entry["name"]: entry for entry in self.values.get("models", [])}
+        return parse_config({"name": model, **self.values, "models": [named.get(model, model)], **options}, self.source)
 
     def model(self, of_data: str | None) -> str:
         """The model to train for, given the one that the data say they are of."""
@@ -127,7 +127,3 @@ def has_gpu(framework: Framework) -> bool:
     question = "import jax, sys; sys.exit(jax.default_backend() != 'gpu')"
     has_plugin = bool(entry_points(group="jax_plugins"))
     return has_plugin and subprocess.run([sys.executable, "-c", question], capture_output=True).returncode == 0
-
-
-def _name(entry: str | dict[str, Any]) -> str:
-    return entry if isinstance(entry, str) else entry["name"]

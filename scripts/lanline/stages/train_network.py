@@ -105,10 +105,6 @@ class TrainingRequest:
     def settings(self) -> Training:
         return self.config.training_of(self.network)
 
-    @property
-    def report(self) -> Path:
-        return self.paths.training_report(self.run)
-
     def identity(self) -> dict[str, str]:
         """Where the network comes from; it goes into the ONNX file's metadata too."""
         return {
@@ -128,10 +124,12 @@ def train_network(request: TrainingRequest) -> None:
             or another process trains this network.
         StoreUnavailable: the store is unreachable, and tracking.on_outage is ``fail`` or a run is to be resumed.
     """
-    report = request.report
-    with _open_run(request) as run:  # refused while another run writes to the folder, so nothing is touched before
+    report, config = request.paths.training_report(request.run), request.config
+    with _open_run(
+        request, report
+    ) as run:  # refused while another run writes to the folder, so nothing is touched before
         (report / "metrics.json").unlink(missing_ok=True)  # those of an earlier run, if this one fails
-        write_config(report / "config.yaml", _config_values(request))
+        write_config(report / "config.yaml", config.model_dump(mode="json", exclude=set(request.recording.left_out)))
         run.log_artifact(report / "config.yaml")
         log_training_data(run, request.data.dataset)
         write_json(report / "files_used.json", request.data.names())
@@ -231,11 +229,11 @@ def _sidecar(request: TrainingRequest, run: Run) -> TrainingSidecar:
 
 
 # --- what is recorded ----------------------------------------------------------------------------------------------
-def _open_run(request: TrainingRequest) -> Run:
+def _open_run(request: TrainingRequest, report: Path) -> Run:
     recording, dataset = request.recording, request.data.dataset
     tags = {"stage": "training", "model": request.model, "framework": request.framework}
     return open_run(
-        request.report,
+        report,
         recording.title or request.run,
         recording.experiment,
         store=store_of(request.config),
@@ -247,10 +245,6 @@ def _open_run(request: TrainingRequest) -> Run:
         description=describe_training(dataset, request.paths.network_folder(request.run)),
         run_id=recording.run_id,
     )
-
-
-def _config_values(request: TrainingRequest) -> dict[str, Any]:
-    return request.config.model_dump(mode="json", exclude=set(request.recording.left_out))
 
 
 def _params(request: TrainingRequest) -> dict[str, Any]:
