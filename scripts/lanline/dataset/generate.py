@@ -20,7 +20,7 @@ from lanline.files import sha256_file
 from lanline.logs import say
 from lanline.paths import record_file, shard_file
 from lanline.sidecars import ShardSidecar
-from lanline.versions import library_versions
+from lanline.versions import LABEL_LIBRARIES, library_versions
 
 
 def write_shards(config: Config, model: str, folder: Path, shards: Sequence[int], cores: int) -> None:
@@ -80,4 +80,4 @@ def generate_shard(config: Config, model_name: str, shard: int, path: Path) -> S
 
 def making_versions() -> dict[str, str]:
     """Versions of the libraries that make shards."""
-    return library_versions("lanline", "numpy", "scipy", "numba", "ssm-simulators")
+    return library_versions("lanline", *LABEL_LIBRARIES)
