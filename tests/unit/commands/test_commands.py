@@ -5,6 +5,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 from lanline.commands.generate import main as generate
+from lanline.commands.main import main as lanline
 from lanline.commands.train import jaxtrain, torchtrain
 from lanline.networks.artifacts import read_network
 from lanline.networks.onnx_files import run_onnx
@@ -130,6 +132,33 @@ def test_generate_runs_ssm_simulators_file():
     )
     run(generate, "--config-path", "ssms.yaml", "--output", "data", "--n-files", 1, "--cores", 1)
     assert load_file("data/shard-00000.safetensors")["lan_data"].shape == (40, 6)
+
+
+# --- one command line -------------------------------------------------------------------------------------------------
+def test_lanline_generates_and_trains_as_the_other_names_do(made):
+    """`generate` may be ssm-simulators' script: `lanline generate` is always this one."""
+    options = ("--config-path", "own.yaml")
+    run(lanline, "generate", *options, "--output", "data", "--cores", 1)
+    for path in made.glob("*.safetensors"):
+        assert (Path("data") / path.name).read_bytes() == path.read_bytes()
+    options = (*options, "--training-data-folder", "data", "--threads", 1)
+    run(lanline, "train", "--framework", "torch", *options, "--networks-path-base", "a")
+    run(torchtrain, *options, "--networks-path-base", "b")
+    assert network_of(Path("a")).name == network_of(Path("b")).name
+    for name, array in weights(Path("a")).items():
+        np.testing.assert_array_equal(array, weights(Path("b"))[name])
+    assert "--framework" in run(lanline, "train", *options, "--networks-path-base", "c", fails=True)
+
+
+def test_two_distributions_claim_the_script_generate():
+    """The reason why docs/commands.md names `lanline generate`: once there is one of them only, say so there."""
+    claimed = {
+        script.value
+        for name in ("lanline", "ssm-simulators")
+        for script in distribution(name).entry_points.select(group="console_scripts", name="generate")
+    }
+    assert len(claimed) == 2
+    assert "lanline.commands.generate:main" in claimed
 
 
 # --- training, traditional mode ---------------------------------------------------------------------------------------
