@@ -132,7 +132,7 @@ class Reader:
         label_floor: float | None = None,
     ):
         self._spec, self._standardisation, self._seed = spec, standardisation, seed
-        self._label_floor = label_floor
+        self.floor = label_floor
         self.batch_size, self._block_batches = batch_size, block_batches
         self._pieces = pieces
         self.n_rows = sum(map(len, pieces))
@@ -201,8 +201,8 @@ class Reader:
         start = room
         for piece in pieces:
             part = rows[start : start + len(piece)]
-            raw = read_piece(piece, self._spec, self._label_floor)
-            part[:] = training_rows(raw, self._spec, self._label_floor)
+            raw = read_piece(piece, self._spec, self.floor)
+            part[:] = training_rows(raw, self._spec, self.floor)
             part[:, :n_features] = self._standardisation.apply(part[:, :n_features])
             start += len(piece)
         return rows

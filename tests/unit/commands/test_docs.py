@@ -20,7 +20,7 @@ from lanline.tracking.mlflow.store import resolve_store
 
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md"), *ROOT.glob("[a-z]*/README.md")])
-OF_PIP, OF_SLURM = "--no-deps", "--me --gpus --gres --mail-type"
+OF_PIP, OF_SLURM = "--no-deps --force-reinstall", "--me --gpus --gres --mail-type"
 OF_SNAKEMAKE = "--cores --profile --unlock --rerun-incomplete --sdm --lint --configfile"
 OF_OTHERS = {*OF_PIP.split(), *OF_SLURM.split(), *OF_SNAKEMAKE.split()}
 
@@ -64,7 +64,7 @@ def test_the_base_experiment_example_runs(tmp_path):
 
 
 def test_every_test_that_is_named_as_proof_exists():
-    named = set(re.findall(r"`(test_\w+)`", (DOCS / "promises.md").read_text()))
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "tests/PROMISES.md").read_text()))
     sources = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     assert len(named) > 30
     assert not [name for name in named if f"def {name}(" not in sources]

@@ -11,8 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lanline.engines.closed_form import full_ddm, random_onset
-from lanline.models import Model
+from lanline.models import DEADLINE_SUFFIX, Model
 from lanline.networks.structure.bounds import BOUNDS
 from lanline.networks.structure.drifts import normal
 from lanline.networks.structure.graph import Value
@@ -30,6 +29,8 @@ from lanline.networks.structure.one_particle import (
 from lanline.networks.structure.smooth import LOG_2PI, clipped, fading, positive
 from lanline.networks.structure.terms import Inputs, Terms
 
+# By name, because the registry holds the law of a non-decision time as code: others with t and st are uniform.
+NORMAL = ("ddm_normal_st",)
 NODES = 8
 STEEPEST = 2.0
 REACH = 4.5  # standard deviations of a non-decision time
@@ -46,9 +47,9 @@ def covers(model: Model) -> bool:
 def terms(model: Model, columns: tuple[str, ...]) -> Terms:
     """Features and leading term of a lan."""
     inputs = Inputs(model, columns)
-    if random_onset.covers(model):
+    if "st" in inputs and ("t" not in inputs or model.name.removesuffix(DEADLINE_SUFFIX) in NORMAL):
         earliest, middle, least, most, law = _smooth_onset(inputs)
-    elif full_ddm.covers(model):
+    elif "st" in inputs:
         earliest, middle, least, most, law = _uniform_onset(inputs)
     else:
         earliest = middle = inputs.builder.combination(rt=1.0, t=-1.0)
