@@ -15,7 +15,8 @@ from lanline.logs import say
 from lanline.sidecars import Dataset, Experiment, Experiments, ShardRecord
 from lanline.tracking.lineage import SHARD_RECORDS, find_dataset_run, read_inventory, record_dataset
 from lanline.tracking.mlflow import store as tracking_store
-from lanline.tracking.mlflow.store import StoreUnavailable, connect, experiment_name, get_run, store_of
+from lanline.tracking.mlflow.store import StoreUnavailable, connect, experiment_name, store_of
+from lanline.tracking.mlflow.tracked import get_run
 
 
 def open_experiments(config: Config, model: str) -> Experiments:

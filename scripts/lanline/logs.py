@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from lanline.errors import UserError
+from lanline.locks import try_lock
 
 JOBS_LOCK = Path(".snakemake/lanline-jobs.lock")  # shared by all jobs that run in this folder
 PLAIN_SECONDS = 10.0  # between lines about progress where they cannot replace each other
@@ -54,7 +54,7 @@ def job_log(path: Path) -> Iterator[None]:
     JOBS_LOCK.parent.mkdir(exist_ok=True)
     running = JOBS_LOCK.open("a+")  # closed with this frame
     with suppress(OSError):  # a file system without locks
-        fcntl.flock(running, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        try_lock(running, shared=True)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _terminal = os.fdopen(os.dup(2), "w")

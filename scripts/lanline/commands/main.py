@@ -110,11 +110,11 @@ def sync(config: Config, root: Root = Path("reports"), uri: Uri = None) -> None:
     """Bring what MLflow missed into it."""
     with command():
         from lanline.errors import UserError
-        from lanline.tracking.mlflow import sync as spool
+        from lanline.tracking.mlflow.sync import sync as sync_journals
 
         if not root.is_dir():
             raise UserError(f"the folder with the reports of runs, {root}, is not there")
-        print("\n".join(spool.sync(root, _store(uri, config)) or [f"MLflow has everything of {root}"]))
+        print("\n".join(sync_journals(root, _store(uri, config)) or [f"MLflow has everything of {root}"]))
 
 
 @main.command()
@@ -151,18 +151,18 @@ def migrate(
 def export_run(run_id: str, archive: Path, config: Config, uri: Uri = None) -> None:
     """Write a run and its data set's run to one archive."""
     with command():
-        from lanline.tracking.admin import archive as transfer
+        from lanline.tracking.admin import archive as archives
 
-        print(f"{archive}: {', '.join(transfer.export_run(_store(uri, config), run_id, archive))}")
+        print(f"{archive}: {', '.join(archives.export_run(_store(uri, config), run_id, archive))}")
 
 
 @main.command("import")
 def import_archive(archive: Path, config: Config, uri: Uri = None) -> None:
     """Put the runs of an archive into the store."""
     with command():
-        from lanline.tracking.admin import archive as transfer
+        from lanline.tracking.admin import archive as archives
 
-        for original, there in transfer.import_archive(_store(uri, config), archive).items():
+        for original, there in archives.import_archive(_store(uri, config), archive).items():
             print(f"{original} is run {there} here")
 
 

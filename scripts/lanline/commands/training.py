@@ -16,12 +16,12 @@ from lanline.dataset.inventory import ID_DIGITS, TrackedFile, lineage_id
 from lanline.dataset.shards import read_origin
 from lanline.errors import UserError
 from lanline.files import sha256_file, sha256_json
-from lanline.lineage.records import unfinished_run
 from lanline.logs import say
 from lanline.networks.specification import make_spec
 from lanline.paths import NetworkBase, run_name
 from lanline.sidecars import Dataset, Experiment, Experiments
 from lanline.tracking.mlflow.store import Store, connect, experiment_name, resolve_store
+from lanline.tracking.mlflow.tracked import unfinished_run
 from lanline.training.reader import pieces_of
 from lanline.training_stage import TrainingTask, train_network
 

@@ -21,10 +21,11 @@ from typing import Any
 from lanline.dataset.inventory import ID_DIGITS, Inventory
 from lanline.errors import UserError
 from lanline.files import sha256_json
-from lanline.lineage.records import RecordedFile, Records, RunRecord, open_records
+from lanline.lineage.records import Records, open_records
 from lanline.lineage.tree import Lineage, Node, TracedFile
 from lanline.paths import INVENTORY
 from lanline.sidecars import Run
+from lanline.tracking.journal.record import RecordedFile, RunRecord
 from lanline.tracking.lineage import SHARD_RECORDS
 from lanline.tracking.mlflow.store import Store, resolve_store
 
@@ -128,7 +129,9 @@ class _Tracer:
                 f"{target}: says data set {identity['dataset_id']}, its run says {run.tags.get('dataset_id')}"
             )
         traced = tuple(_here(file, target) for file in files)
-        facts = {key: identity[key] for key in ("model", "network_type", "framework", "seed") if key in identity}
+        facts: dict[str, Any] = {
+            key: identity[key] for key in ("model", "network_type", "framework", "seed") if key in identity
+        }
         if run:
             facts |= {"model": run.tags.get("model"), "network_type": run.params.get("network.network_type")}
             facts |= {"hidden_layers": run.params.get("network.hidden_layers"), "seed": run.params.get("seed")}
@@ -174,10 +177,10 @@ class _Tracer:
             if data.tags.get("dataset_id") != dataset_id:
                 self.contradictions.append(f"{run.name} used data set {dataset_id}, not that of run {data.name}")
             return self.dataset(data, self.uses(run))
-        used = run.datasets[0] if run.datasets else {}
-        facts = {"dataset_id": dataset_id, "source": used.get("source"), **(used.get("profile") or {})}
+        used = run.datasets[0] if run.datasets else None
+        facts = {"dataset_id": dataset_id, **({"source": used.source, **used.profile} if used else {})}
         facts |= {use: [name for name, of in self.uses(run).items() if of == use] for use in ("training", "validation")}
-        return Node("data set", f"{used.get('name', dataset_id)} (made elsewhere)", _known(facts))
+        return Node("data set", f"{used.name if used else dataset_id} (made elsewhere)", _known(facts))
 
     def dataset(self, run: RunRecord, uses: Mapping[str, str]) -> Node:
         parts = [self.run(run, run.name, ())]

@@ -15,9 +15,9 @@ from lanline.files import redact
 from lanline.paths import INVENTORY
 from lanline.sidecars import Dataset
 from lanline.tracking.journal.opening import open_run
-from lanline.tracking.journal.recorder import Run
-from lanline.tracking.mlflow.mirror import KEY_TAG, find_run
-from lanline.tracking.mlflow.store import Store, ask, ask_all, connect
+from lanline.tracking.journal.recorder import RunRecorder
+from lanline.tracking.mlflow.store import Store, call, call_all, connect
+from lanline.tracking.mlflow.tracked import KEY_TAG, find_run
 
 SHARD_RECORDS = "shard_records.json"  # engine, machine, job and libraries of each shard
 
@@ -53,7 +53,7 @@ def record_dataset(
     store: Store | None,
     on_outage: str = "spool",
     name: str | None = None,
-) -> Run:
+) -> RunRecorder:
     """Record a data set as a run of its own; the data set recorded before in the same folder is superseded.
 
     Args:
@@ -120,7 +120,7 @@ def lineage_tags(dataset: Dataset) -> dict[str, str]:
 
 
 def lineage_links(dataset: Dataset) -> dict[str, str]:
-    """Links for the ids that MLflow has not given yet, because it could not be reached (see `Run.link`)."""
+    """Links for the ids that MLflow has not given yet, because it could not be reached (see `RunRecorder.link`)."""
     if dataset.tracking_uri is None or dataset.run_id is not None or dataset.tracking_key is None:
         return {}
     return {
@@ -130,7 +130,7 @@ def lineage_links(dataset: Dataset) -> dict[str, str]:
     }
 
 
-def log_training_data(run: Run, dataset: Dataset, context: str = "training") -> None:
+def log_training_data(run: RunRecorder, dataset: Dataset, context: str = "training") -> None:
     """Record ``dataset`` as an input of ``run``."""
     source = str(Path(dataset.folder).resolve())
     tags = {"dataset_id": dataset.dataset_id, "lineage_id": dataset.lineage_id}
@@ -148,7 +148,7 @@ def find_dataset_run(store: Store, dataset: Dataset) -> str | None:
         return None
     client = connect(store)
     run_id = find_run(client, store, dataset.tracking_key)
-    return run_id if run_id and ask(store, client.get_run, run_id).info.status == "FINISHED" else None
+    return run_id if run_id and call(store, client.get_run, run_id).info.status == "FINISHED" else None
 
 
 def read_inventory(store: Store, run_id: str) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def read_inventory(store: Store, run_id: str) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         try:
-            path = ask(store, client.download_artifacts, run_id, INVENTORY, folder)
+            path = call(store, client.download_artifacts, run_id, INVENTORY, folder)
         except (MlflowException, OSError) as error:
             message = redact(str(error)).splitlines()[0]
             raise UserError(f"MLflow run {run_id} in {store.shown} has no {INVENTORY}: {message}") from None
@@ -181,12 +181,12 @@ def find_dataset_runs(store: Store, experiment_id: str) -> list[DatasetRun]:
     from mlflow.exceptions import MlflowException
 
     try:
-        experiment = ask(store, client.get_experiment, experiment_id)
+        experiment = call(store, client.get_experiment, experiment_id)
     except MlflowException as error:
         raise UserError(f"{store.shown} has no experiment with id {experiment_id}: {error.message}") from None
     if experiment.lifecycle_stage == "deleted":
         raise UserError(f"experiment {experiment_id} ({experiment.name}) was deleted in {store.shown}")
-    found = ask_all(store, client.search_runs, [experiment_id], "attributes.status = 'FINISHED'")
+    found = call_all(store, client.search_runs, [experiment_id], "attributes.status = 'FINISHED'")
     return [_dataset_run(run) for run in found if "superseded_by" not in run.data.tags and _has_data(run)]
 
 

@@ -26,6 +26,6 @@ def test_a_network_that_passes_is_registered_with_all_of_its_metrics(tmp_path, m
     with open_run(report, "n", "e"):
         pass
     evaluate_network(config, run, Path("model.onnx"), 1)
-    [registered] = [event for event, _ in read_events(journals(report)[-1]) if event["event"] == "register"]
+    [registered] = [event.model_dump() for event, _ in read_events(journals(report)[-1]) if event.event == "register"]
     of_run = {"dataset_id": "its dataset_id", "framework": "its framework"}
     assert registered["tags"] == {**of_run, **dict.fromkeys(fields, "0.987654")}

@@ -313,7 +313,7 @@ def test_after_an_outage_the_advice_finds_the_record(tmp_path, monkeypatch, caps
         outage.setattr("lanline.tracking.mlflow.mirror.connect", away)
         with open_run(Path(folder), "n", "e", store=store):
             pass
-    assert f"`{command}` brings it over" in capsys.readouterr().err
+    assert f"`{command}` syncs it" in capsys.readouterr().err
     arguments = shlex.split(command.removeprefix("lanline ").replace("make mlflow-sync", "sync"))
     main([*arguments, "--uri", store.uri], standalone_mode=False)
     assert ": run " in capsys.readouterr().out

@@ -16,6 +16,7 @@ from lanline.sidecars import Dataset
 from lanline.tracking.admin.prune import prune, select
 from lanline.tracking.journal.amend import amend_run
 from lanline.tracking.journal.opening import open_run
+from lanline.tracking.journal.position import read_position
 from lanline.tracking.lineage import (
     INVENTORY,
     find_dataset_runs,
@@ -25,7 +26,7 @@ from lanline.tracking.lineage import (
     read_inventory,
     record_dataset,
 )
-from lanline.tracking.mlflow.mirror import mirror, read_position
+from lanline.tracking.mlflow.mirror import mirror
 from lanline.tracking.mlflow.store import Store, StoreUnavailable, connect, resolve_store
 from lanline.tracking.mlflow.sync import sync
 

@@ -65,9 +65,12 @@ def migrate(source: Path, store: Store) -> dict[str, int]:
         raise UserError(f"{source} is not a file store of MLflow: no folder in it has a meta.yaml")
     if store.database is None:
         raise UserError(f"{store.shown}: a file store is brought into a SQLite store, e.g. sqlite:///mlflow.db")
-    _refuse_if_it_has_runs(store)
-    store.database.parent.mkdir(parents=True, exist_ok=True)
-    fresh = store.database.with_name(store.database.name + ".migrating")
+    if store.artifact_location is None:
+        raise UserError(f"{store.shown}: say where artifacts go, in MLFLOW_ARTIFACT_LOCATION")
+    database = store.database
+    _refuse_if_it_has_runs(database)
+    database.parent.mkdir(parents=True, exist_ok=True)
+    fresh = database.with_name(database.name + ".migrating")
     fresh.unlink(missing_ok=True)
     try:
         command = [sys.executable, "-m", "mlflow", "migrate-filestore"]
@@ -82,30 +85,30 @@ def migrate(source: Path, store: Store) -> dict[str, int]:
             database.execute("PRAGMA journal_mode=DELETE")  # the migration's WAL mode is no good on shared disks
             _move_artifacts(database, source, Path(store.artifact_location))
             database.commit()
-        _put_in_place(fresh, store)
+        _put_in_place(fresh, database, store)
     finally:
         for leftover in (fresh, Path(f"{fresh}-wal"), Path(f"{fresh}-shm")):
             leftover.unlink(missing_ok=True)
     return found
 
 
-def _refuse_if_it_has_runs(store: Store) -> None:
-    if store.database.exists() and _counts(store.database)["runs"]:
+def _refuse_if_it_has_runs(database: Path) -> None:
+    if database.exists() and _counts(database)["runs"]:
         raise UserError(
-            f"{store.shown} has runs already, and MLflow migrates into an empty store only: "
+            f"sqlite:///{database} has runs already, and MLflow migrates into an empty store only: "
             "set MLFLOW_TRACKING_URI to another file, e.g. sqlite:///mlflow-old.db"
         )
 
 
-def _put_in_place(fresh: Path, store: Store) -> None:
+def _put_in_place(fresh: Path, database: Path, store: Store) -> None:
     """Make the new database the store's, unless a run began while it was made."""
     with write_lock(store):
-        _refuse_if_it_has_runs(store)
-        if not store.database.exists():
-            fresh.replace(store.database)
+        _refuse_if_it_has_runs(database)
+        if not database.exists():
+            fresh.replace(database)
             return
-        # Into the file that is there: who has it open would go on writing to one that was replaced.
-        with closing(sqlite3.connect(fresh)) as source, closing(sqlite3.connect(store.database)) as target:
+        # Into the file that is there: who has it open would continue to write to one that was replaced.
+        with closing(sqlite3.connect(fresh)) as source, closing(sqlite3.connect(database)) as target:
             source.backup(target)
 
 

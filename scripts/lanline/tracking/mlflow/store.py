@@ -9,7 +9,6 @@ minutes.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
@@ -18,7 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,11 +27,11 @@ from urllib.parse import urlsplit
 from lanline.config import Config
 from lanline.errors import UserError
 from lanline.files import redact
+from lanline.locks import locked
 from lanline.logs import say
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run as MlflowRun
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 # With the port that a database server is asked at when the URI names none.
@@ -81,6 +80,10 @@ class Store:
         if not self.uri.startswith("sqlite:"):
             return None
         return Path(self.uri.removeprefix("sqlite:///").split("?")[0])
+
+    def is_named(self, shown: str) -> bool:
+        """Whether a journal that names its store so belongs to this one."""
+        return redact(shown) == self.shown
 
     def __repr__(self) -> str:
         return f"Store({self.shown})"
@@ -203,16 +206,7 @@ def probe(store: Store) -> None:
         raise StoreUnavailable(f"MLflow store {store.shown} does not answer: {reason}") from None
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file ``path`` against other processes and threads."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-def ask(store: Store, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def call(store: Store, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Run one call of a client, again while other writers hold SQLite.
 
     Raises:
@@ -220,7 +214,7 @@ def ask(store: Store, call: Callable[..., Any], *args: Any, **kwargs: Any) -> An
     """
     for attempt in range(LOCKED_RETRIES):
         try:
-            return call(*args, **kwargs)
+            return function(*args, **kwargs)
         except Exception as error:
             code = getattr(error, "error_code", None)
             if code == "TEMPORARILY_UNAVAILABLE" and store.database and attempt < LOCKED_RETRIES - 1:
@@ -232,39 +226,27 @@ def ask(store: Store, call: Callable[..., Any], *args: Any, **kwargs: Any) -> An
                 raise
 
 
-def get_run(client: MlflowClient, store: Store, run_id: str) -> MlflowRun | None:
-    """A run, in MLflow's trash too; None if it was removed for good, or its store replaced (`make clean`)."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return ask(store, client.get_run, run_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return None
-
-
-def ask_all(store: Store, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Iterator[Any]:
-    """Everything that a searching call of a client finds, page by page, each asked for as by `ask`."""
+def call_all(store: Store, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Iterator[Any]:
+    """Everything that a searching call of a client finds, page by page, each asked for as by `call`."""
     token = None
     while True:
-        page = ask(store, call, *args, page_token=token, **kwargs)
+        page = call(store, function, *args, page_token=token, **kwargs)
         yield from page
         token = page.token
         if not token:
             return
 
 
-def write(store: Store, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Run one writing call of a client, as `ask` does, and on SQLite in turn with lanline's other writers."""
-    if store.database is None:
-        return ask(store, call, *args, **kwargs)
+def write(store: Store, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run one writing call of a client, as `call` does, and on SQLite in turn with lanline's other writers."""
     with write_lock(store):
-        return ask(store, call, *args, **kwargs)
+        return call(store, function, *args, **kwargs)
 
 
 def write_lock(store: Store) -> AbstractContextManager[None]:
-    """Holds a SQLite store against lanline's other writers."""
+    """Holds a SQLite store against lanline's other writers; a server needs nothing."""
+    if store.database is None:
+        return nullcontext()
     return locked(store.database.with_name(store.database.name + ".lock"))
 
 
@@ -280,14 +262,14 @@ def get_or_create_experiment(client: MlflowClient, store: Store, name: str) -> s
     """
     from mlflow.exceptions import MlflowException
 
-    experiment = ask(store, client.get_experiment_by_name, name)
+    experiment = call(store, client.get_experiment_by_name, name)
     if experiment is None:
         try:
             return write(store, client.create_experiment, name, artifact_location=store.artifact_location)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            experiment = ask(store, client.get_experiment_by_name, name)  # another process was faster
+            experiment = call(store, client.get_experiment_by_name, name)  # another process was faster
     if experiment.lifecycle_stage == "deleted":
         say(f"MLflow experiment '{name}' was deleted and is restored, because a new run goes there")
         write(store, client.restore_experiment, experiment.experiment_id)
