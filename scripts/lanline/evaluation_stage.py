@@ -47,7 +47,7 @@ def evaluate_network(config: Config, run: Run, onnx: Path, threads: int) -> None
     write_json(report / "metrics.json", evaluation_record(metrics, verdict))
     for name, figure in figures.items():
         write_figure(figure, report / "figures" / f"{name}.png")
-    with amend_run(paths.training_report(run.name), store_of(config)) as tracked:
+    with amend_run(paths.training_report(run.name), store_of(config), run.tracking_key) as tracked:
         tracked.log_metrics({f"evaluation.{name}": value for name, value in metrics.numbers().items()})
         tracked.set_tags({"gate": "passed" if verdict.passed else "failed", "reference": metrics.reference})
         tracked.log_artifact(report, "evaluation")

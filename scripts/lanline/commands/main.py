@@ -79,7 +79,8 @@ def lineage(
         bool, typer.Option("--verify", help="Hash every file anew; exit with 1 if something changed.")
     ] = False,
     uri: Annotated[
-        str | None, typer.Option(metavar="URI", help="MLflow store. Default: that of the run, then the usual one.")
+        str | None,
+        typer.Option(metavar="URI", help="MLflow store. Default: MLFLOW_TRACKING_URI, then sqlite:///mlflow.db."),
     ] = None,
 ) -> None:
     """Print where a network came from: run, data set, shards, seeds, commit, machine."""

@@ -14,8 +14,8 @@ from lanline.files import sha256_file
 from lanline.tracking.journal.events import FOLDER, journals
 from lanline.tracking.journal.position import read_position
 from lanline.tracking.journal.record import RecordedFile, RunRecord, read_run
-from lanline.tracking.mlflow.store import Store, StoreUnavailable, call, connect
-from lanline.tracking.mlflow.tracked import KEY_TAG, experiment_ids, read_tracked
+from lanline.tracking.mlflow.store import Store, StoreUnavailable, call, connect_to_read
+from lanline.tracking.mlflow.tracked import KEY_TAG, experiment_ids, quoted, read_tracked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -41,18 +41,18 @@ class Records:
         self._tracked: dict[str | None, RunRecord | None] = {}
 
     def by_key(self, key: str) -> RunRecord | None:
-        """The run with lanline's own key."""
+        """The run with lanline's own key, which may come from a file that anybody wrote."""
         for journal in self._journals():
             if journal.stem == key:
                 return read_journal(journal)
-        return self._search(f"tags.`{KEY_TAG}` = '{key}'")
+        return self._search(f"tags.`{KEY_TAG}` = {{}}", key)
 
     def by_run_id(self, run_id: str) -> RunRecord | None:
         """The run with MLflow's id."""
         from_disk = (journal for journal in self._journals() if read_position(journal).run_id == run_id)
         if (journal := next(from_disk, None)) is not None:
             return read_journal(journal)
-        return self._search(f"attributes.run_id = '{run_id}'")
+        return self._search("attributes.run_id = {}", run_id)
 
     def of_dataset(self, dataset_id: str) -> RunRecord | None:
         """The newest finished run that made a data set."""
@@ -61,8 +61,8 @@ class Records:
             run = self._read(journal)
             if run and run.status == "FINISHED" and wanted.items() <= run.tags.items():
                 return read_journal(journal)
-        tags = " and ".join(f"tags.{tag} = '{value}'" for tag, value in wanted.items())
-        return self._search(f"{tags} and attributes.status = 'FINISHED'")
+        tags = " and ".join(f"tags.{tag} = {{}}" for tag in wanted)
+        return self._search(f"{tags} and attributes.status = 'FINISHED'", *wanted.values())
 
     def as_recorded(self, run: RunRecord, artifact: str) -> RecordedFile | None:
         """A file of a run with the content that was recorded: MLflow's copy where a later run wrote over it.
@@ -73,7 +73,7 @@ class Records:
         if recorded is None or recorded.is_as_recorded():
             return recorded
         if run.key not in self._tracked:
-            self._tracked[run.key] = self._search(f"tags.`{KEY_TAG}` = '{run.key}'") if run.key else None
+            self._tracked[run.key] = self._search(f"tags.`{KEY_TAG}` = {{}}", run.key) if run.key else None
         tracked = self._tracked[run.key]
         copy = tracked.files.get(artifact) if tracked else None
         if copy is None or not copy.path.is_file() or sha256_file(copy.path) != recorded.sha256:
@@ -95,7 +95,13 @@ class Records:
             for found in sorted(folder.rglob(FOLDER)):
                 yield from journals(found.parent)
 
-    def _search(self, query: str) -> RunRecord | None:
+    def _search(self, query: str, *values: str) -> RunRecord | None:
+        """The newest run that a query finds, with these values at its {}."""
+        try:
+            query = query.format(*map(quoted, values))
+        except UserError as error:
+            self.notes.append(str(error))
+            return None
         client = self._connected()
         if client is None or self.store is None:
             return None
@@ -107,13 +113,10 @@ class Records:
     def _connected(self) -> MlflowClient | None:
         if self.store is not None and not self._tried:
             self._tried = True
-            if self.store.database and not self.store.database.exists():  # a question makes no store
-                self.notes.append(f"there is no MLflow store {self.store.shown}")
-            else:
-                try:
-                    self._client = connect(self.store)
-                except StoreUnavailable as error:
-                    self.notes.append(str(error))
+            try:
+                self._client = connect_to_read(self.store)  # a question makes no store
+            except StoreUnavailable as error:
+                self.notes.append(str(error))
         return self._client
 
 

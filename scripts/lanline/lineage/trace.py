@@ -20,7 +20,7 @@ from typing import Any
 
 from lanline.dataset.inventory import ID_DIGITS, Inventory
 from lanline.errors import UserError
-from lanline.files import sha256_json
+from lanline.files import redact, sha256_json
 from lanline.lineage.records import Records, open_records
 from lanline.lineage.tree import Lineage, Node, TracedFile
 from lanline.paths import INVENTORY
@@ -41,7 +41,8 @@ def trace(target: str | Path, store: Store | None = None) -> Iterator[Lineage]:
 
     Args:
         target: folder, file, or run id.
-        store: to ask; default: the one that the network's sidecar names, else MLFLOW_TRACKING_URI.
+        store: to ask; default: that of MLFLOW_TRACKING_URI. Never the one that the network's sidecar names: anybody
+            may have written it, and it would be sent this user's credentials.
 
     Raises:
         UserError: ``target`` is none of these, or nothing is recorded of it.
@@ -49,12 +50,16 @@ def trace(target: str | Path, store: Store | None = None) -> Iterator[Lineage]:
     path = Path(target)
     if path.exists():
         identity, sidecar = _identity(path)
-        if store is None and sidecar and sidecar.tracking_uri and "***" not in sidecar.tracking_uri:
-            store = resolve_store(sidecar.tracking_uri)
-        with open_records(_folders(path), store or resolve_store()) as records:
+        asked = store or resolve_store()
+        with open_records(_folders(path), asked) as records:
             key = identity.get("tracking_key")
             run = records.by_key(key) if key else None
             if run is None:
+                if sidecar and sidecar.tracking_uri and not asked.is_named(sidecar.tracking_uri):
+                    records.notes.append(
+                        f"{path} says that its run is in {redact(sidecar.tracking_uri)}, which is not the store that was "
+                        "asked; --uri names another"
+                    )
                 records.notes.append(f"nothing is recorded of the run {identity.get('run')} (key {key}) here")
             yield _Tracer(records).lineage(run, identity, path)
     elif _RUN_ID.fullmatch(str(target)):

@@ -16,7 +16,7 @@ from lanline.paths import INVENTORY
 from lanline.sidecars import Dataset
 from lanline.tracking.journal.opening import open_run
 from lanline.tracking.journal.recorder import RunRecorder
-from lanline.tracking.mlflow.store import Store, call, call_all, connect
+from lanline.tracking.mlflow.store import Store, call, call_all, connect_to_read
 from lanline.tracking.mlflow.tracked import KEY_TAG, find_run
 
 SHARD_RECORDS = "shard_records.json"  # engine, machine, job and libraries of each shard
@@ -146,7 +146,7 @@ def find_dataset_run(store: Store, dataset: Dataset) -> str | None:
     """
     if dataset.tracking_key is None:
         return None
-    client = connect(store)
+    client = connect_to_read(store)
     run_id = find_run(client, store, dataset.tracking_key)
     return run_id if run_id and call(store, client.get_run, run_id).info.status == "FINISHED" else None
 
@@ -158,7 +158,7 @@ def read_inventory(store: Store, run_id: str) -> dict[str, Any]:
         StoreUnavailable: the store cannot be reached.
         UserError: there is no such run, or it has no inventory.
     """
-    client = connect(store)
+    client = connect_to_read(store)
     from mlflow.exceptions import MlflowException
 
     with tempfile.TemporaryDirectory() as folder:
@@ -177,7 +177,7 @@ def find_dataset_runs(store: Store, experiment_id: str) -> list[DatasetRun]:
         StoreUnavailable: the store cannot be reached.
         UserError: there is no such experiment.
     """
-    client = connect(store)
+    client = connect_to_read(store)
     from mlflow.exceptions import MlflowException
 
     try:

@@ -190,7 +190,11 @@ class RunRecorder:
             self._writer = Journal(self.journal)
         except BlockingIOError:
             raise taken(self.journal) from None
-        run = read_run(self.journal)
+        try:
+            run = read_run(self.journal)
+        except UserError as error:  # the record is damaged; the work is not
+            say(f"{error}. What comes now is added to it all the same")
+            run = None
         if run:
             self._params = dict(run.params)
             self._seen = {(value.name, value.step): encode_number(value.value) for value in run.history}

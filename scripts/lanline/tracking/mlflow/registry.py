@@ -56,8 +56,12 @@ def register_version(
             write(store, client.set_model_version_tag, name, str(version), key, value)
     else:
         source = f"runs:/{run_id}/{folder}"
-        made = write(store, client.create_model_version, name, source, run_id=run_id, tags=dict(tags))
-        version = int(made.version)
+        write(store, client.create_model_version, name, source, run_id=run_id, tags=dict(tags))
+        # MLflow's client repeats a request whose answer was lost, and the server then has two.
+        made = call(store, client.search_model_versions, f"name = '{name}' and run_id = '{run_id}'")
+        version, *doubles = sorted(int(each.version) for each in made)
+        for double in doubles:
+            write(store, client.delete_model_version, name, str(double))
     # A record that is brought over a second time must not take the alias from a newer network.
     if version > (_aliases(client, store, name).get(CANDIDATE) or 0):
         write(store, client.set_registered_model_alias, name, CANDIDATE, str(version))

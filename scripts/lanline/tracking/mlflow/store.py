@@ -17,7 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,16 +29,28 @@ from lanline.errors import UserError
 from lanline.files import redact
 from lanline.locks import locked
 from lanline.logs import say
+from lanline.tracking.mlflow import database
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 DEFAULT_URI = "sqlite:///mlflow.db"
+ARTIFACTS = "mlartifacts"  # folder beside a SQLite file
 # With the port that a database server is asked at when the URI names none.
 SCHEMES = {"sqlite": None, "http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 MLFLOW_MISSING = "MLflow is not installed here (`pip install lanline[mlflow]` adds it)"
 PROBE_SECONDS = 4
 LOCKED_RETRIES = 20
+
+# Codes of MLflow's errors that say nothing about what was asked for.
+_OUTAGES = {
+    "INTERNAL_ERROR",
+    "TEMPORARILY_UNAVAILABLE",
+    "PERMISSION_DENIED",
+    "UNAUTHENTICATED",
+    "REQUEST_LIMIT_EXCEEDED",
+    "RESOURCE_EXHAUSTED",
+}
 
 # What a user has set in the environment is kept.
 _CLIENT_SETTINGS = {
@@ -52,8 +64,8 @@ _CLIENT_SETTINGS = {
 
 
 class StoreUnavailable(UserError):
-    """The store cannot be reached now: the server is down, or MLflow is not installed here. Later it may
-    be."""
+    """The store cannot be used now: the server is down, the file cannot be written, MLflow is not installed here.
+    Later it may be."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +91,7 @@ class Store:
         """The SQLite file, or None for another kind of store."""
         if not self.uri.startswith("sqlite:"):
             return None
-        return Path(self.uri.removeprefix("sqlite:///").split("?")[0])
+        return Path(database.sqlite_path(self.uri))
 
     def is_named(self, shown: str) -> bool:
         """Whether a journal that names its store so belongs to this one."""
@@ -122,20 +134,20 @@ def resolve_store(uri: str | None = None, artifact_location: str | None = None) 
             "brings the runs of a file store there"
         )
     if scheme == "sqlite":
-        path, _, query = uri.split(":", 1)[1].removeprefix("///").partition("?")
-        if path.startswith("//") or path in ("", ":memory:"):
+        path, query = database.sqlite_path(uri), uri.partition("?")[2]
+        if path.startswith("//") or path in ("", ":memory:") or (query and "=" not in query):
             raise UserError(
                 f"{source} {redact(uri)!r} names no file: use e.g. {DEFAULT_URI} or sqlite:////absolute/path/mlflow.db"
             )
-        database = Path.cwd() / path
-        uri = f"sqlite:///{database}" + (f"?{query}" if query else "")
-        artifact_location = artifact_location or str(database.parent / "mlartifacts")
+        file = Path.cwd() / path
+        uri = database.sqlite_uri(file, query)
+        artifact_location = artifact_location or database.artifact_place(file.parent / ARTIFACTS)
     else:
         _check_address(source, uri)
         if not scheme.startswith("http"):
-            artifact_location = artifact_location or "mlartifacts"
+            artifact_location = artifact_location or ARTIFACTS
     if artifact_location and "://" not in artifact_location:
-        artifact_location = str(Path.cwd() / artifact_location)
+        artifact_location = database.artifact_place(Path.cwd() / artifact_location)
     return Store(uri, artifact_location)
 
 
@@ -166,11 +178,37 @@ def mlflow_installed() -> bool:
 
 
 def connect(store: Store) -> MlflowClient:
-    """A client of the store; a SQLite store is made first, by one process at a time.
+    """A client of the store to write to; a SQLite store is made first, by one process at a time.
 
     Raises:
-        StoreUnavailable: within 10 seconds, if the server does not answer, or if MLflow is not installed.
+        StoreUnavailable: within 10 seconds, if the server does not answer, if MLflow is not installed, or if the SQLite
+            file cannot be made, written or used.
     """
+    _prepare(store)
+    if file := store.database:
+        with _as_outage(store), write_lock(store):
+            database.make(file)
+            if store.artifact_location and _lies_beside(store.artifact_location, file):
+                database.follow_folder(file, store.artifact_location)
+    return call(store, _client, store)
+
+
+def connect_to_read(store: Store) -> MlflowClient:
+    """A client of the store to ask it something: nothing is made or changed for it.
+
+    Raises:
+        StoreUnavailable: as `connect`, and if there is no SQLite file.
+    """
+    _prepare(store)
+    if file := store.database:
+        if not file.exists():
+            raise StoreUnavailable(f"there is no MLflow store {store.shown}")
+        with _as_outage(store):
+            database.check(file)
+    return call(store, _client, store)
+
+
+def _prepare(store: Store) -> None:
     probe(store)
     if not mlflow_installed():
         raise StoreUnavailable(MLFLOW_MISSING)
@@ -178,9 +216,28 @@ def connect(store: Store) -> MlflowClient:
         os.environ.setdefault(name, value)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def _client(store: Store) -> MlflowClient:
     from mlflow import MlflowClient
 
-    return write(store, lambda: MlflowClient(tracking_uri=store.uri, registry_uri=store.uri))
+    return MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
+
+
+def _lies_beside(place: str, file: Path) -> bool:
+    return place == database.artifact_place(file.parent / ARTIFACTS)
+
+
+@contextmanager
+def _as_outage(store: Store) -> Iterator[None]:
+    """Whatever keeps a store from being used is an outage, about which the setting on_outage decides."""
+    try:
+        yield
+    except database.Unusable as error:
+        raise StoreUnavailable(f"MLflow store cannot be used: {error}") from None
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise StoreUnavailable(f"MLflow store {store.shown}: {error.strerror or error}{where}") from None
 
 
 def probe(store: Store) -> None:
@@ -217,7 +274,8 @@ def call(store: Store, function: Callable[..., Any], *args: Any, **kwargs: Any) 
             return function(*args, **kwargs)
         except Exception as error:
             code = getattr(error, "error_code", None)
-            if code == "TEMPORARILY_UNAVAILABLE" and store.database and attempt < LOCKED_RETRIES - 1:
+            busy = store.database and code == "TEMPORARILY_UNAVAILABLE" and "locked" in str(error)
+            if busy and attempt < LOCKED_RETRIES - 1:
                 time.sleep(min(0.1 * 2**attempt, 2))  # the MLflow UI writes too, and knows no lock
             elif _is_outage(error, code):
                 # `from None`: the original message and its traceback can hold the password of the URI.
@@ -239,7 +297,7 @@ def call_all(store: Store, function: Callable[..., Any], *args: Any, **kwargs: A
 
 def write(store: Store, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Run one writing call of a client, as `call` does, and on SQLite in turn with lanline's other writers."""
-    with write_lock(store):
+    with _as_outage(store), write_lock(store):
         return call(store, function, *args, **kwargs)
 
 
@@ -252,7 +310,7 @@ def write_lock(store: Store) -> AbstractContextManager[None]:
 
 def _is_outage(error: Exception, code: str | None) -> bool:
     origins = {cls.__module__.split(".")[0] for cls in type(error).__mro__}
-    return code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE") or bool(origins & {"requests", "sqlalchemy"})
+    return code in _OUTAGES or bool(origins & {"requests", "sqlalchemy"})
 
 
 def get_or_create_experiment(client: MlflowClient, store: Store, name: str) -> str:
