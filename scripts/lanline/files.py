@@ -18,18 +18,7 @@ from lanline.errors import UserError
 
 # Keys in the query of a URI whose values are shown.
 HARMLESS = frozenset(
-    (
-        "cache",
-        "charset",
-        "check_same_thread",
-        "connect_timeout",
-        "driver",
-        "immutable",
-        "mode",
-        "sslmode",
-        "timeout",
-        "uri",
-    )
+    ("cache", "charset", "connect_timeout", "driver", "immutable", "mode", "sslmode", "timeout", "uri")
 )
 
 

@@ -57,8 +57,8 @@ def trace(target: str | Path, store: Store | None = None) -> Iterator[Lineage]:
             if run is None:
                 if sidecar and sidecar.tracking_uri and not asked.is_named(sidecar.tracking_uri):
                     records.notes.append(
-                        f"{path} says that its run is in {redact(sidecar.tracking_uri)}, which is not the store that was "
-                        "asked; --uri names another"
+                        f"{path} says that its run is in {redact(sidecar.tracking_uri)}, which was not asked; "
+                        "--uri names another store"
                     )
                 records.notes.append(f"nothing is recorded of the run {identity.get('run')} (key {key}) here")
             yield _Tracer(records).lineage(run, identity, path)

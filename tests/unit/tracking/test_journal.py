@@ -173,6 +173,13 @@ def test_a_param_does_not_change(tmp_path):
         "postgresql://ann:with/s3cret@db/mlflow",
         "postgresql://ann:1/s3cret@db:5432/mlflow",
         "sqlite:///x.db?password=s3cret&a=b",
+        "postgresql://db/mlflow?sslmode=verify-full&sslpassword=s3cret",
+        "https://host/x?access_token=s3cret",
+        "https://host/x?api_key=s3cret&sig=s3cret#token=s3cret",
+        "https://bucket.host/key?X-Amz-Signature=s3cret",
+        "mssql+pyodbc:///?odbc_connect=Driver%3D%7BX%7D%3BPWD%3Ds3cret",
+        "mssql://host/db;PWD=s3cret",
+        "https://host/x?s3cret",
     ],
 )
 def test_credentials_are_cut_out(tmp_path, uri):
@@ -184,6 +191,8 @@ def test_credentials_are_cut_out(tmp_path, uri):
         raise RuntimeError(uri)
     assert "s3cret" not in run.journal.read_text()
     assert redact("http://a:b@host/x and s3://bucket/key") == "http://***@host/x and s3://bucket/key"
+    assert redact("sqlite:///x.db?timeout=9") == "sqlite:///x.db?timeout=9"
+    assert redact("http://host/#/experiments/3/runs/ab12") == "http://host/#/experiments/3/runs/ab12"
 
 
 @pytest.mark.parametrize("text", ['["http://h/?token=abc"]', 'says "http://ann:abc@h"', "C:\\dir?token=abc\\x"])
