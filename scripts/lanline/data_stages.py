@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lanline.config import Config
 from lanline.dataset.inventory import Inventory, build_inventory
-from lanline.dataset.validation import ValidationReport, validate_dataset
 from lanline.errors import UserError
 from lanline.experiment import flatten
 from lanline.files import write_config, write_json
@@ -17,6 +17,9 @@ from lanline.tracking.lineage import SHARD_RECORDS, find_dataset_run, read_inven
 from lanline.tracking.mlflow import store as tracking_store
 from lanline.tracking.mlflow.store import StoreUnavailable, connect, experiment_name, store_of
 from lanline.tracking.mlflow.tracked import get_run
+
+if TYPE_CHECKING:
+    from lanline.dataset.validation import ValidationReport
 
 
 def open_experiments(config: Config, model: str) -> Experiments:
@@ -114,6 +117,8 @@ def validate_training_data(config: Config, dataset: Dataset, local_inventory: Pa
     Raises:
         UserError: something is wrong with the data; the message is the full list.
     """
+    from lanline.dataset.validation import validate_dataset  # not for stages that compute nothing: it needs the engines
+
     inventory, source = tracked_inventory(config, dataset, local_inventory)
     report = validate_dataset(Path(dataset.folder), inventory, source, config, threads)
     if inventory.dataset_id != dataset.dataset_id:
@@ -121,6 +126,8 @@ def validate_training_data(config: Config, dataset: Dataset, local_inventory: Pa
     if report.problems:
         listed = "\n".join(f"  {problem}" for problem in report.problems)
         raise UserError(f"{len(report.problems)} problem(s) with the data in {dataset.folder}:\n{listed}")
+    for note in report.notes:
+        say(f"{dataset.model}: {note}")
     say(f"{dataset.model}: {report.files} shards agree with {source}, and with the engine")
     return report
 
