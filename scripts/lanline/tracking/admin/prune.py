@@ -99,7 +99,7 @@ def are_last(store: Store, experiment: str, runs: list[Prunable]) -> bool:
 
 
 def trash_if_empty(store: Store, experiment: str) -> bool:
-    """Move an experiment to MLflow's trash, unless a run began in it meanwhile. Gives whether it did."""
+    """Move an experiment to MLflow's trash, unless a run began in it meanwhile, and return whether it did."""
     if empty := are_last(store, experiment, []):
         client = connect(store)
         write(store, client.delete_experiment, call(store, client.get_experiment_by_name, experiment).experiment_id)

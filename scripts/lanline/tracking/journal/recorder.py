@@ -57,7 +57,7 @@ _NAME = re.compile(r"[\w\-. :/]{1,250}")
 
 class RunRecorder:
     """Records a run, in a ``with`` block. By itself it adds to a run that has ended, whose status and times stay as
-    they are; `LiveRun` is one that goes on.
+    they are; `LiveRun` is one that is running.
 
     Args:
         journal: path of its journal.

@@ -96,6 +96,20 @@ def check(database: Path) -> None:
     raise Unusable(f"{database} was made by another version of MLflow (schema {content.version}): install that one")
 
 
+def check_writable(database: Path) -> None:
+    """Whether this user may write a file that is there, or make it.
+
+    Raises:
+        OSError: not so.
+    """
+    folder = next(parent for parent in database.parents if parent.exists())
+    if not folder.is_dir():
+        raise NotADirectoryError(20, "Not a directory", str(folder))
+    for path in (folder, database):
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(13, "this user may not write there", str(path))
+
+
 def make(database: Path) -> None:
     """Make a file if there is none; its writers' lock is held. What was left half made is put aside.
 
@@ -113,8 +127,6 @@ def make(database: Path) -> None:
             time.sleep(0.5)
     if database.exists():
         check(database)
-        if not (os.access(database, os.W_OK) and os.access(database.parent, os.W_OK)):
-            raise PermissionError(13, "this user may not write there", str(database))
         return
     for leftover in _unfinished(database):
         leftover.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 """MLflow's model registry: networks that passed their evaluation, by model and network type.
 
-A version is made from a journal's event ``register``, so that it is not lost when MLflow is away. The alias
+A version is made from a journal's event ``register``, so that it is not lost when MLflow is unreachable. The alias
 ``candidate`` is the newest version, ``production`` the one that somebody chose.
 """
 
@@ -62,7 +62,7 @@ def register_version(
         version, *doubles = sorted(int(each.version) for each in made)
         for double in doubles:
             write(store, client.delete_model_version, name, str(double))
-    # A record that is brought over a second time must not take the alias from a newer network.
+    # A record that is synced a second time must not take the alias from a newer network.
     if version > (_aliases(client, store, name).get(CANDIDATE) or 0):
         write(store, client.set_registered_model_alias, name, CANDIDATE, str(version))
     return version

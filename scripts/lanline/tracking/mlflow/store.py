@@ -184,7 +184,7 @@ def connect(store: Store) -> MlflowClient:
         StoreUnavailable: within 10 seconds, if the server does not answer, if MLflow is not installed, or if the SQLite
             file cannot be made, written or used.
     """
-    _prepare(store)
+    _prepare(store, writes=True)
     if file := store.database:
         with _as_outage(store), write_lock(store):
             database.make(file)
@@ -199,7 +199,7 @@ def connect_to_read(store: Store) -> MlflowClient:
     Raises:
         StoreUnavailable: as `connect`, and if there is no SQLite file.
     """
-    _prepare(store)
+    _prepare(store, writes=False)
     if file := store.database:
         if not file.exists():
             raise StoreUnavailable(f"there is no MLflow store {store.shown}")
@@ -208,8 +208,8 @@ def connect_to_read(store: Store) -> MlflowClient:
     return call(store, _client, store)
 
 
-def _prepare(store: Store) -> None:
-    probe(store)
+def _prepare(store: Store, writes: bool) -> None:
+    probe(store, writes)
     if not mlflow_installed():
         raise StoreUnavailable(MLFLOW_MISSING)
     for name, value in _CLIENT_SETTINGS.items():
@@ -240,12 +240,16 @@ def _as_outage(store: Store) -> Iterator[None]:
         raise StoreUnavailable(f"MLflow store {store.shown}: {error.strerror or error}{where}") from None
 
 
-def probe(store: Store) -> None:
-    """Ask a server whether it lives, without importing MLflow. Does nothing for a SQLite file.
+def probe(store: Store, writes: bool = True) -> None:
+    """Ask a server whether it lives, or look whether a SQLite file can be written, without importing MLflow.
 
     Raises:
-        StoreUnavailable: nothing answers within `PROBE_SECONDS`, or a proxy says that the server is down.
+        StoreUnavailable: nothing answers within `PROBE_SECONDS`, a proxy says that the server is down, or the file
+            ``writes`` is about is not this user's to write.
     """
+    if (file := store.database) and writes:
+        with _as_outage(store):
+            database.check_writable(file)
     parts = urlsplit(store.uri)
     try:
         if parts.scheme in ("http", "https"):
@@ -335,7 +339,7 @@ def get_or_create_experiment(client: MlflowClient, store: Store, name: str) -> s
 
 
 def open_experiments(store: Store, names: list[str]) -> dict[str, str]:
-    """Make the store and these experiments, once, before a workflow fans out. Gives name -> experiment id.
+    """Make the store and these experiments, once, before a workflow fans out, and return name -> experiment id.
 
     Raises:
         StoreUnavailable: the store cannot be reached.
