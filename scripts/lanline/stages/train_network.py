@@ -22,7 +22,7 @@ from lanline.sidecars import DatasetSidecar, TrainingSidecar
 from lanline.stages.script import RuleJob
 from lanline.stages.trained_on import describe_training, lineage_links, lineage_tags, log_training_data
 from lanline.tracking.journal.opening import open_run
-from lanline.tracking.journal.recorder import Run
+from lanline.tracking.journal.recorder import RunRecorder
 from lanline.tracking.mlflow.store import store_of
 from lanline.training.job import Job, Trained, made_with
 from lanline.training.loop import train
@@ -146,7 +146,7 @@ def train_network(request: TrainingRequest) -> None:
     shutil.rmtree(request.paths.converted(request.run), ignore_errors=True)
 
 
-def _train(request: TrainingRequest, run: Run) -> Trained:
+def _train(request: TrainingRequest, run: RunRecorder) -> Trained:
     spec, converted, settings = request.spec, request.paths.converted(request.run), request.settings
     training, validation = (
         [as_shard(path, converted, spec.network_type, spec.params) for path in files]
@@ -176,7 +176,7 @@ def _train(request: TrainingRequest, run: Run) -> Trained:
     )
 
 
-def _write_files(request: TrainingRequest, trained: Trained, run: Run) -> dict[str, float]:
+def _write_files(request: TrainingRequest, trained: Trained, run: RunRecorder) -> dict[str, float]:
     """Write the network's files, check the ONNX file against the trainer, and sum the training up."""
     folder = request.paths.network_folder(request.run)
     identity = {**request.identity(), "tracking_key": run.key}
@@ -210,7 +210,7 @@ def _write_lanfactory_files(request: TrainingRequest, trained: Trained) -> list[
     )
 
 
-def _sidecar(request: TrainingRequest, run: Run) -> TrainingSidecar:
+def _sidecar(request: TrainingRequest, run: RunRecorder) -> TrainingSidecar:
     """The ids of the finished training."""
     dataset, store = request.data.dataset, store_of(request.config)
     return TrainingSidecar(
@@ -233,7 +233,7 @@ def _sidecar(request: TrainingRequest, run: Run) -> TrainingSidecar:
 
 
 # --- what is recorded ----------------------------------------------------------------------------------------------
-def _open_run(request: TrainingRequest, report: Path) -> Run:
+def _open_run(request: TrainingRequest, report: Path) -> RunRecorder:
     recording, dataset = request.recording, request.data.dataset
     tags = {"stage": "training", "model": request.model, "framework": request.framework}
     return open_run(
