@@ -74,6 +74,7 @@ def training_output(framework: str) -> dict:
         weights=PATHS.network_folder(run) / "weights.safetensors",
         network=PATHS.network_folder(run) / "network.json",
         history=PATHS.history(run),
+        hssm=PATHS.network_folder(run) / "hssm.json",
         run=PATHS.run(run),
         config=PATHS.training_report(run) / "config.yaml",
         metrics=PATHS.training_report(run) / "metrics.json",

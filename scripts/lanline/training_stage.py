@@ -13,7 +13,7 @@ from lanline.dataset.foreign import as_shard
 from lanline.experiment import BaseExperiment, flatten
 from lanline.files import sha256_json, write_json
 from lanline.logs import say, show_progress
-from lanline.networks.artifacts import FILES, write_network
+from lanline.networks.artifacts import FILES, write_hssm_files, write_network
 from lanline.networks.lanfactory_files import write_lanfactory_files
 from lanline.networks.specification import NetworkSpec, make_spec
 from lanline.paths import Paths, run_name
@@ -127,11 +127,14 @@ class TrainNetwork(BaseExperiment):
         folder = self.paths.network_folder(self.task.run)
         identity = {**self.identity(), "tracking_key": self.tracking.key}
         parity = write_network(folder, self.spec, model.weights, identity, model.history, model.forward, model.sample)
+        bounds = self.config.model(self.task.model).bounds
+        for_hssm = write_hssm_files(folder, self.spec, model.weights, identity, bounds)
         if not self.task.export_onnx:  # it was needed to check the weights
-            (folder / "model.onnx").unlink()
-        for name in FILES:
-            if (folder / name).exists():
-                self.tracking.log_artifact(folder / name, "network")
+            for path in (folder / "model.onnx", *for_hssm):
+                path.unlink()
+        for path in (*(folder / name for name in FILES), *for_hssm):
+            if path.exists():
+                self.tracking.log_artifact(path, "network")
         for path in self._write_lanfactory_files(model):
             self.tracking.log_artifact(path, "training_output")  # LANfactory's name for the folder
         kept = {f"kept_{name}": value for name, value in model.kept.items()}  # beside the curves, not in them

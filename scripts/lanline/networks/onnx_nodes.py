@@ -8,6 +8,8 @@ inputs of rank 1 too, as HSSM's JAX backend calls them.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -30,7 +32,7 @@ class Nodes:
         self.constants.append(numpy_helper.from_array(np.asarray(array, np.float32), name))
         return name
 
-    def add(self, operator: str, *inputs: str, out: str = "", **attributes: float) -> str:
+    def add(self, operator: str, *inputs: str, out: str = "", **attributes: Any) -> str:
         out = out or f"{operator}_{len(self.nodes)}".lower()
         self.nodes.append(helper.make_node(operator, inputs, [out], **attributes))
         return out
