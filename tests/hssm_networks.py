@@ -37,8 +37,9 @@ def configuration(name: str, models: list, networks: list, data: dict[str, int],
 
 def configurations() -> list[dict[str, Any]]:
     """The first one is good enough for fits; the others are for their inputs and outputs, and probabilities."""
-    ddm, deadline = ({"name": name, "bounds": BOUNDS} for name in ("ddm", "ddm_deadline"))
-    many, few = {"thetas_per_shard": 5000, "rows_per_theta": 200}, {"thetas_per_shard": 2500, "rows_per_theta": 10}
+    ddm = {"name": "ddm", "bounds": BOUNDS}
+    deadline = {"name": "ddm_deadline", "bounds": {**BOUNDS, "deadline": [0.5, 2.0]}}
+    many, few = {"thetas_per_shard": 5000, "rows_per_theta": 200}, {"thetas_per_shard": 5000, "rows_per_theta": 10}
     probabilities = [of_probabilities(kind) for kind in ("cpn", "gonogo")]
     omissions = [lan(16), of_probabilities("opn"), of_probabilities("gonogo")]
     return [

@@ -24,6 +24,7 @@ VERSION = "0.5"  # of HSSM, the newest, which all of this is tested with
 BACKENDS = ("jax", "pytensor")
 # HSSM's pytensor interpreter lacks their operators, or takes the largest value of all trials for a relu.
 JAX_ONLY = ("relu", "gelu", "elu")
+_STARTS = {"v": 0.0, "a": 1.5, "t": 0.025}  # initial values of HSSM's own, whatever the bounds are
 
 
 def backends(activations: Sequence[str]) -> tuple[str, ...]:
@@ -70,7 +71,7 @@ def description(spec: NetworkSpec, bounds: Mapping[str, tuple[float, float | str
         "list_params": params,
         "bounds": {param: [number(param, 0), number(param, 1)] for param in params},
         "choices": list(spec.choices),
-        "response": {"lan": ["rt", "response"], "cpn": ["response"]}.get(spec.network_type, []),
+        "response": ["rt", "response"] if spec.network_type == "lan" else [],
         "extra_fields": extra,
         "backends": list(backends(spec.activations)),
         "inputs": [*params, *extra, *(["rt", "response"] if spec.network_type == "lan" else ["response"] * is_cpn)],
@@ -105,20 +106,21 @@ def model_config(path: Path | str, backend: str = "jax") -> dict[str, Any]:
     """The ``model_config`` of ``hssm.HSSM`` for a network that is its ``loglik``.
 
     Args:
-        path: ONNX file of a lan, of a cpn for data without response times, or its folder.
+        path: ONNX file of a lan, or its folder.
         backend: of HSSM: jax or pytensor.
 
     Returns:
-        list_params in the network's order, bounds as trained, choices, response columns, backend, and extra_fields if
-        there are any.
+        list_params in the network's order, bounds as trained and uniform priors within them (HSSM's own prior of t has
+        no upper end), choices, response columns, backend, and extra_fields if there are any.
 
     Raises:
-        UserError: the network is no likelihood, the backend does not compute it, or ``hssm.json`` is missing.
+        UserError: the network is not of type lan, the backend does not compute it, or ``hssm.json`` is missing.
     """
     network = read_description(path)
-    if not network["response"]:
+    if network["network_type"] != "lan":
         raise UserError(
-            f"{path} is an {network['network_type']}: give it as loglik_missing_data, beside the model_config of a lan"
+            f"{path} is of type {network['network_type']}, not lan: give it as loglik_missing_data, beside the "
+            "model_config of a lan"
         )
     if backend not in network["backends"]:
         able = " and ".join(network["backends"])
@@ -126,11 +128,20 @@ def model_config(path: Path | str, backend: str = "jax") -> dict[str, Any]:
     config = {
         "list_params": network["list_params"],
         "bounds": {param: tuple(bounds) for param, bounds in network["bounds"].items()},
+        "default_priors": {param: _prior(param, *bounds) for param, bounds in network["bounds"].items()},
         "choices": tuple(network["choices"]),
         "response": tuple(network["response"]),
         "backend": backend,
     }
     return config | ({"extra_fields": network["extra_fields"]} if network["extra_fields"] else {})
+
+
+def _prior(param: str, lower: float, upper: float) -> dict[str, Any]:
+    prior: dict[str, Any] = {"name": "Uniform", "lower": lower, "upper": upper}
+    if param in _STARTS and not lower < _STARTS[param] < upper:
+        # Below the rts, where the likelihood has a gradient.
+        prior["initval"] = lower + (upper - lower) * (0.02 if param == "t" else 0.5)
+    return prior
 
 
 def with_extra_fields(path: Path | str, fields: Sequence[str], folder: Path | str) -> Path:
