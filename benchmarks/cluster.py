@@ -156,7 +156,7 @@ def submit(jobs: int) -> None:
         alone = (time.perf_counter() - begin) / 20
         cancel_orphans(folder)
         options = ["--jobs", str(jobs), "--set-resources", "generate_shard:slurm_extra='--hold'"]
-        command = [sys.executable, "-m", "snakemake", "generate_shard", "--profile", "profiles/slurm", *options]
+        command = [sys.executable, "-m", "snakemake", "shards", "--profile", "profiles/slurm", *options]
         with (folder / "log").open("w") as log:
             files = ["--configfile", "config/quick.yaml", "many.yaml"]
             head = subprocess.Popen([*command, *files], cwd=folder, stdout=log, stderr=log)
@@ -201,7 +201,7 @@ def _print_medians(what: str, command: list[str], folder: Path, repeats: int) ->
 def _submitted(folder: Path, job: Path) -> Iterator[Path]:
     """What the executor hands to sbatch for the first job. Its head stands still meanwhile: the job needs its files."""
     options = ["--profile", "profiles/slurm", "--jobs", "1", "--configfile", "config/quick.yaml"]
-    command = [sys.executable, "-m", "snakemake", "generate_shard", *options]
+    command = [sys.executable, "-m", "snakemake", "shards", *options]
     with (folder / "log").open("w") as log:
         head = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
     while not job.exists() and head.poll() is None:

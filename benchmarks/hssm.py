@@ -4,7 +4,7 @@
 
 fits cavanagh_theta, the data set that comes with HSSM, with a lan of ddm (its folder or file), with another ONNX file
 of ddm, e.g. the one that HSSM downloads by default, and with HSSM's exact likelihood: four people, p_outlier 0.05,
-NUTS of numpyro in float64, the same priors for all, uniform within the lan's bounds. Prints for each parameter how far the
+NUTS of numpyro in float64, priors for all uniform within the lan's bounds. Prints for each parameter how far the
 posterior mean lies from the exact one, in posterior standard deviations, and the ratio of the standard deviations; then
 effective samples per second, seconds of sampling (compilation included), and the time of a gradient of the
 log-likelihood relative to the other network's.

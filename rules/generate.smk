@@ -20,9 +20,9 @@ rule generate_shard:
         "../envs/data.yaml"
     threads: 1
     resources:
-        **asks(effort.generate_shard),
+        **resources_for(CONFIG, resources.generate_shard),
     params:
-        recipe=lambda wildcards: CONFIG.data_recipe(wildcards.model),
-        code=code_fingerprint("engines", "dataset/rows", "dataset/shards"),
+        recipe=lambda wildcards: data_settings(CONFIG, wildcards.model),
+        code=stage_code("generate_shards"),
     script:
         "../scripts/generate_shard.py"

@@ -20,8 +20,8 @@ rule validate_training_data:
         "../envs/data.yaml"
     threads: 2
     resources:
-        **asks(effort.validate_training_data),
+        **resources_for(CONFIG, resources.validate_training_data),
     params:
-        code=code_fingerprint("dataset/validation"),
+        code=stage_code("validate_training_data"),
     script:
         "../scripts/validate_training_data.py"

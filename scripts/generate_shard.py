@@ -1,9 +1,9 @@
 """Make the shards of a group and their records; see rules/generate.smk."""
 
-from lanline.cluster.preemption import leaves_requeueing_to_slurm
+from lanline.cluster.preemption import preemptible_job
 from lanline.logs import job_log
 
-with job_log(snakemake.log[0]), leaves_requeueing_to_slurm():
+with job_log(snakemake.log[0]), preemptible_job():
     from lanline.config import parse_config
     from lanline.dataset.generate import generate_group
     from lanline.paths import Paths

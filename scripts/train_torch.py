@@ -1,9 +1,9 @@
 """Train one network in PyTorch; see rules/train.smk."""
 
-from lanline.cluster.preemption import leaves_requeueing_to_slurm
+from lanline.cluster.preemption import preemptible_job
 from lanline.logs import job_log
 
-with job_log(snakemake.log[0]), leaves_requeueing_to_slurm():
+with job_log(snakemake.log[0]), preemptible_job():
     from lanline.config import parse_config
     from lanline.training_stage import train_network, workflow_task
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from lanline.cluster.preemption import leaves_requeueing_to_slurm
+from lanline.cluster.preemption import preemptible_job
 from lanline.logs import job_log
 
-with job_log(snakemake.log[0]), leaves_requeueing_to_slurm():
+with job_log(snakemake.log[0]), preemptible_job():
     from lanline.config import parse_config
     from lanline.data_stages import validate_training_data
     from lanline.files import write_json

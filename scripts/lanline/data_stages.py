@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lanline.config import Config
 from lanline.dataset.inventory import Inventory, build_inventory
-from lanline.dataset.validation import ValidationReport, validate_dataset
 from lanline.errors import UserError
 from lanline.experiment import flatten
 from lanline.files import write_config, write_json
-from lanline.logs import say
+from lanline.logs import note, say
 from lanline.sidecars import Dataset, Experiment, Experiments, ShardRecord
 from lanline.tracking.lineage import SHARD_RECORDS, find_dataset_run, read_inventory, record_dataset
 from lanline.tracking.mlflow import store as tracking_store
 from lanline.tracking.mlflow.store import StoreUnavailable, connect, experiment_name, get_run, store_of
+
+if TYPE_CHECKING:
+    from lanline.dataset.validation import ValidationReport
 
 
 def open_experiments(config: Config, model: str) -> Experiments:
@@ -91,7 +94,7 @@ def record_lineage(
         on_outage=config.tracking.on_outage,
         name=run_name,
     )
-    say(f"{model}: data set {inventory.dataset_id}, {inventory.rows:,} rows in {len(records)} shards")
+    note(f"{model}: data set {inventory.dataset_id}, {inventory.rows:,} rows in {len(records)} shards")
     return Dataset(
         model=model,
         dataset_id=inventory.dataset_id,
@@ -113,6 +116,8 @@ def validate_training_data(config: Config, dataset: Dataset, local_inventory: Pa
     Raises:
         UserError: something is wrong with the data; the message is the full list.
     """
+    from lanline.dataset.validation import validate_dataset  # not for stages that compute nothing: it needs the engines
+
     inventory, source = tracked_inventory(config, dataset, local_inventory)
     report = validate_dataset(Path(dataset.folder), inventory, source, config, threads)
     if inventory.dataset_id != dataset.dataset_id:
@@ -120,7 +125,9 @@ def validate_training_data(config: Config, dataset: Dataset, local_inventory: Pa
     if report.problems:
         listed = "\n".join(f"  {problem}" for problem in report.problems)
         raise UserError(f"{len(report.problems)} problem(s) with the data in {dataset.folder}:\n{listed}")
-    say(f"{dataset.model}: {report.files} shards agree with {source}, and with the engine")
+    for remark in report.notes:
+        say(f"{dataset.model}: {remark}")
+    note(f"{dataset.model}: {report.files} shards agree with {source}, and with the engine")
     return report
 
 

@@ -15,11 +15,12 @@ from lanline.evaluation.likelihood.figures import Curve, density_figure, trainin
 from lanline.evaluation.likelihood.metrics import Metrics, input_rows, judge
 from lanline.evaluation.likelihood.reference import make_reference
 from lanline.evaluation.probability.figures import agreement_figure, probability_errors
-from lanline.evaluation.probability.metrics import ProbabilityMetrics, judge_probabilities, make_probability_reference
+from lanline.evaluation.probability.metrics import ProbabilityMetrics, judge_probabilities
+from lanline.evaluation.probability.reference import make_probability_reference
 from lanline.evaluation.style import write_figure
-from lanline.evaluation.summary import as_json, as_markdown, as_text, read_summaries
+from lanline.evaluation.summary import as_html, as_json, as_markdown, as_text, read_summaries
 from lanline.files import write_config, write_json, write_text
-from lanline.logs import say
+from lanline.logs import note
 from lanline.networks.artifacts import read_history
 from lanline.networks.specification import make_spec
 from lanline.paths import Paths
@@ -55,7 +56,7 @@ def evaluate_network(config: Config, run: Run, onnx: Path, threads: int) -> None
             numbers = {name: f"{value:.6g}" for name, value in metrics.numbers().items()}
             tags = {"dataset_id": run.dataset_id, "framework": run.framework, **numbers}
             tracked.register(f"{run.model}-{run.network_type}", "network", tags)
-    say(f"{run.name}: MAE {metrics.mae:.4f} over {metrics.trials:,} trials\n{verdict}")
+    note(f"{run.name}: MAE {metrics.mae:.4f} over {metrics.trials:,} trials\n{verdict}")
 
 
 def _judge(
@@ -95,6 +96,7 @@ def write_report(config: Config, runs: list[Path], metrics: list[Path]) -> None:
     summaries = read_summaries(runs, metrics)
     write_text(paths.summary("txt"), as_text(summaries, paths.reports) + "\n")
     write_text(paths.summary("md"), as_markdown(summaries, paths.reports))
+    write_text(paths.summary("html"), as_html(summaries))
     write_json(paths.summary("json"), as_json(summaries))
     curves: dict[tuple[str, str], list[Curve]] = {}
     for path in runs:

@@ -96,7 +96,7 @@ class Paths:
 
     # --- the whole run -------------------------------------------------------------------------------------------
     def summary(self, suffix: str) -> Path:
-        """Table of all networks, as md, json, or txt for the terminal."""
+        """Table of all networks, as md, json, html for the report, or txt for the terminal."""
         return self.reports / f"summary.{suffix}"
 
     def training_curves(self, model: str, network: str) -> Path:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lanline.cluster.cores import capped_threads
 from lanline.config import Config, Framework, Training
 from lanline.dataset.foreign import as_shard
 from lanline.experiment import BaseExperiment, flatten
 from lanline.files import sha256_json, write_json
-from lanline.logs import say, show_progress
+from lanline.logs import note, say, show_progress
 from lanline.networks.artifacts import FILES, write_hssm_files, write_network
 from lanline.networks.lanfactory_files import write_lanfactory_files
 from lanline.networks.specification import NetworkSpec, make_spec
@@ -100,6 +101,8 @@ class TrainNetwork(BaseExperiment):
 
     def train(self, model: NetworkSpec, data: tuple[list[Path], list[Path]]) -> Trained:
         training, validation = data
+        on_gpu = self.settings.device == "gpu"
+        threads = self.task.threads if on_gpu else capped_threads(self.task.threads)
         job = Job(
             spec=model,
             settings=self.settings,
@@ -108,17 +111,18 @@ class TrainNetwork(BaseExperiment):
             training_files=training,
             validation_files=validation,
             data_id=self.task.dataset.dataset_id,
-            threads=self.task.threads,
+            threads=threads,
         )
         checkpoint = self.paths.checkpoint(self.task.run)
         run = self.task.run
-        where = "a GPU" if self.settings.device == "gpu" else f"{self.task.threads} CPU thread(s)"
-        say(f"{run}: trains in {self.task.framework} on {where}")
+        where = "a GPU" if on_gpu else f"{threads} CPU thread(s)"
+        note(f"{run}: trains in {self.task.framework} on {where}")
         return train(
             job,
             checkpoint,
             on_epoch=self.log_metrics,
             say=lambda line: say(f"{run}: {line}"),
+            note=lambda line: note(f"{run}: {line}"),
             show=lambda line: show_progress(f"{run}: {line}"),
         )
 

@@ -23,7 +23,8 @@ from lanline.errors import UserError
 from lanline.models import get_model
 from lanline.networks.artifacts import write_hssm_files
 from lanline.networks.initial import initial_weights
-from lanline.networks.onnx_export import run_onnx, write_onnx
+from lanline.networks.onnx_export import write_onnx
+from lanline.networks.onnx_files import run_onnx
 from lanline.networks.specification import make_spec
 
 pytestmark = pytest.mark.hssm

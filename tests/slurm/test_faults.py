@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lanline.cluster.slurm import ask
+from lanline.cluster.slurm import run_slurm
 from lanline.config import parse_config
 from lanline.dataset.generate import generate_shard
 from lanline.files import read_yaml, sha256_file
@@ -29,7 +29,10 @@ def trainings(cluster, validated, tmp_path_factory):
     on_gpu = copy_of(validated, folder / "gpu")
     on_gpu.overlay("long.yaml", "training: {frameworks: [torch], device: gpu}")
     limited = ("--set-resources", "train_torch:runtime=attempt")  # minutes: the retry is to be done in its own
-    for name, options, end in (("slow", limited, freeze_training), ("cancelled", (), lambda id: ask("scancel", id))):
+    for name, options, end in (
+        ("slow", limited, freeze_training),
+        ("cancelled", (), lambda id: run_slurm("scancel", id)),
+    ):
         heads[name] = train(copy_of(validated, folder / name), options)
         id = heads[name].running("train_torch")
         wait_for_checkpoint(heads[name])
@@ -45,7 +48,7 @@ def copy_of(validated: ClusterWorkspace, folder: Path) -> ClusterWorkspace:
 
 
 def train(workspace: ClusterWorkspace, options: tuple[str, ...] = ()) -> Head:
-    return workspace.head("train_torch", overlays=("tracked.yaml", "long.yaml"), options=options)
+    return workspace.head("torch_networks", overlays=("tracked.yaml", "long.yaml"), options=options)
 
 
 def wait_for_checkpoint(head: Head) -> None:
@@ -84,7 +87,7 @@ def test_a_shard_job_loses_its_node(trainings, cluster, tmp_path):
     workspace = ClusterWorkspace(tmp_path)
     data = "data: {shards: 10, shards_per_job: 10, thetas_per_shard: 3000, rows_per_theta: 400}"
     workspace.overlay("large.yaml", data)
-    head = workspace.head("generate_shard", overlays=("large.yaml",))
+    head = workspace.head("shards", overlays=("large.yaml",))
     unfinished = workspace / "results/quick/ddm/unfinished"
     wait_until(lambda: len(list(unfinished.rglob("*.json"))) >= 2, "two shards")
     id = head.running("generate_shard")
@@ -111,7 +114,7 @@ def test_a_shard_job_loses_its_node(trainings, cluster, tmp_path):
 
 def test_the_controller_restarts(cluster, tmp_path):
     workspace = ClusterWorkspace(tmp_path)
-    head = workspace.head("generate_shard")
+    head = workspace.head("shards")
     head.running("generate_shard")
     cluster.kill("slurmctld", signal.SIGTERM)
     time.sleep(8)  # the head asks in vain meanwhile
@@ -139,7 +142,7 @@ def test_a_training_is_preempted(cluster, validated, tmp_path):
     wait_for_checkpoint(head)
     id = head.running("train_torch")
     # A job of a partition that takes precedence, on the same node: SIGTERM, three seconds, SIGKILL.
-    ask("sbatch", "--partition=urgent", "--cpus-per-task=2", "--mem=3000", "--output=/dev/null", "--wrap=sleep 1")
+    run_slurm("sbatch", "--partition=urgent", "--cpus-per-task=2", "--mem=3000", "--output=/dev/null", "--wrap=sleep 1")
     head.finish()
     assert head.jobs("train_torch") == [id]
     tags = assert_one_finished_run(head, validated, [id], "SIGTERM")

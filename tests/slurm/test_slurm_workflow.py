@@ -10,7 +10,7 @@ import yaml
 from safetensors.numpy import load_file
 
 from conftest import ROOT, clean_environment
-from lanline.cluster.slurm import ask
+from lanline.cluster.slurm import run_slurm
 from lanline.files import sha256_file
 from lanline.sidecars import Run, ShardRecord
 from slurm_cluster import ClusterWorkspace, job
@@ -79,7 +79,7 @@ def test_a_profile_is_written_for_this_cluster(cluster, tmp_path):
     assert "train_torch: {slurm_partition: gpu}" in text
     # Its limits hold for a job that would ask for more.
     workspace.overlay("long.yaml", "training: {epochs: 100000000}")
-    head = workspace.head("-n", "train_torch", overlays=("long.yaml",))
+    head = workspace.head("-n", "torch_networks", overlays=("long.yaml",))
     assert "runtime=1440" in head.finish()
     command = [Path(sys.executable).with_name("lanline"), "slurm-profile"]
     again = subprocess.run(command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True)
@@ -89,7 +89,7 @@ def test_a_profile_is_written_for_this_cluster(cluster, tmp_path):
 
 def test_an_unknown_account_is_told_before_anything_runs(cluster, tmp_path):
     head = ClusterWorkspace(tmp_path).head(
-        "generate_shard", options=("--retries", "0", "--default-resources", "slurm_account=nobodys")
+        "shards", options=("--retries", "0", "--default-resources", "slurm_account=nobodys")
     )
     assert "nobodys" in head.finish(fails=True)
-    assert "nobodys" not in ask("squeue", "--noheader", "--format=%a")
+    assert "nobodys" not in run_slurm("squeue", "--noheader", "--format=%a")

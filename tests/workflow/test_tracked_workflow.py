@@ -88,19 +88,17 @@ def test_data_are_compared_with_mlflow_and_not_with_the_file_beside_them(tracked
     shard.write_bytes(content)
     inventory["files"][2]["sha256"] = sha256_file(shard)
     write_json(inventory_path, inventory)
-    output = workspace.quick(
-        "validate_training_data", "--rerun-triggers", "mtime", overlays=("tracked.yaml",), fails=True
-    )
+    output = workspace.quick("validations", "--rerun-triggers", "mtime", overlays=("tracked.yaml",), fails=True)
     assert "shard-00002.safetensors: changed" in output
     assert "MLflow" in output or "tracked is" in output
 
 
 def test_without_its_store_a_workflow_that_insists_on_it_computes_nothing(workspace):
     overlay = workspace.overlay("strict.yaml", TRACKED + "\ntracking: {on_outage: fail}")
-    workspace.quick("open_experiments", overlays=(overlay,))
+    workspace.quick("experiments", overlays=(overlay,))
     dead = {"MLFLOW_TRACKING_URI": "http://ann:s3cretWord@127.0.0.1:9"}
-    workspace.quick("-n", "generate_shard", overlays=(overlay,), **dead)
-    output = workspace.quick("generate_shard", overlays=(overlay,), fails=True, **dead)
+    workspace.quick("-n", "shards", overlays=(overlay,), **dead)
+    output = workspace.quick("shards", overlays=(overlay,), fails=True, **dead)
     assert "127.0.0.1:9 does not answer" in output
     assert "s3cretWord" not in output
     assert not list(workspace.folder.rglob("*.safetensors"))

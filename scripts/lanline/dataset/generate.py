@@ -17,10 +17,10 @@ from lanline.dataset.rows import shard_blocks, shard_shapes
 from lanline.dataset.shards import stream_shard
 from lanline.engines import resolve_engine
 from lanline.files import sha256_file, sha256_json
-from lanline.logs import say
+from lanline.logs import note
 from lanline.paths import Paths, record_file, shard_file, shard_label
 from lanline.sidecars import ShardRecord
-from lanline.versions import library_versions
+from lanline.versions import LABEL_LIBRARIES, library_versions
 
 
 def generate_group(config: Config, model: str, shards: Sequence[int], paths: Paths, code: str, cores: int) -> None:
@@ -83,7 +83,7 @@ def generate_shard(config: Config, model_name: str, shard: int, path: Path) -> S
     )
     seconds = time.perf_counter() - start
     rows = config.data.rows_per_shard
-    say(f"{model_name} shard {shard + 1} of {config.data.shards}: {rows:,} rows from {engine}, {seconds:.1f} s")
+    note(f"{model_name} shard {shard + 1} of {config.data.shards}: {rows:,} rows from {engine}, {seconds:.1f} s")
     return ShardRecord(
         file=path.name,
         model=model_name,
@@ -102,4 +102,4 @@ def generate_shard(config: Config, model_name: str, shard: int, path: Path) -> S
 
 
 def _versions() -> dict[str, str]:
-    return library_versions("lanline", "numpy", "scipy", "numba", "ssm-simulators")
+    return library_versions("lanline", *LABEL_LIBRARIES)

@@ -14,33 +14,24 @@ import numpy as np
 
 from lanline.config import Config
 from lanline.dataset.inventory import Inventory, TrackedFile
+from lanline.dataset.made_with import with_versions
+from lanline.dataset.problems import Problem
 from lanline.dataset.reading import open_shard, read_rows
 from lanline.dataset.rows import BLOCK_THETAS, block_rows, n_blocks, shard_shapes
 from lanline.dataset.shards import read_origin
 from lanline.errors import UserError
 from lanline.files import sha256_file
-from lanline.models import Model, bounds_at
+from lanline.models import Model
+from lanline.theta import bounds_at
 
 # Other processors round the last digits of exp and log differently, and float32 keeps seven of them.
 LABEL_TOLERANCE = 1e-3
-PIECE_ROWS = 200_000  # in memory at once
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong: with which file, and why."""
-
-    file: str
-    kind: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.file}: {self.kind}: {self.reason}"
+CHECKED_ROWS = 200_000  # that are in memory at once
 
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """What was compared and what was found. Data pass when there are no problems."""
+    """What was compared and what was found. Data pass when there are no problems; notes do no harm."""
 
     dataset_id: str
     lineage_id: str
@@ -48,6 +39,7 @@ class ValidationReport:
     files: int
     rows: int
     problems: tuple[Problem, ...]
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {"passed": not self.problems, **asdict(self)}
@@ -79,13 +71,15 @@ def validate_dataset(
     with ThreadPoolExecutor(threads) as pool:
         for found in pool.map(check, inventory.files):
             problems.extend(found)
+    told, notes = with_versions(folder, inventory.files, problems)
     return ValidationReport(
         dataset_id=inventory.dataset_id,
         lineage_id=inventory.lineage_id,
         compared_with=compared_with,
         files=len(inventory.files),
         rows=inventory.rows,
-        problems=tuple(problems),
+        problems=told,
+        notes=notes,
     )
 
 
@@ -126,8 +120,8 @@ def _compare_arrays(path: Path, config: Config, model_name: str) -> list[tuple[s
             return wrong
     counts: Counter[tuple[str, str]] = Counter()
     for name, (n_rows, *_) in shapes.items():
-        for start in range(0, n_rows, PIECE_ROWS):
-            (values,) = read_rows(path, [name], start, min(start + PIECE_ROWS, n_rows))
+        for start in range(0, n_rows, CHECKED_ROWS):
+            (values,) = read_rows(path, [name], start, min(start + CHECKED_ROWS, n_rows))
             counts.update(_count_wrong(name, values, model))
     found = [(kind, f"{n:,} {reason}") for (kind, reason), n in counts.items() if n]
     return found + list(_compare_block(path, origin["shard"], config, model))

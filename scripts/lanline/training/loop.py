@@ -49,6 +49,7 @@ def train(
     checkpoint: Path | None,
     on_epoch: Callable[[Metrics, int], None],
     say: Callable[[str], None],
+    note: Callable[[str], None] | None = None,
     show: Callable[[str], None] | None = None,
 ) -> Trained:
     """Train one network.
@@ -57,7 +58,8 @@ def train(
         job: what to train, on what, and how.
         checkpoint: file to write the state to and to go on from; None for no checkpoints.
         on_epoch: is given each epoch's metrics and its number, from 1; after an interruption those before it again.
-        say: is given a line for each epoch, and for what is unusual.
+        say: is given a line for what is unusual.
+        note: is given a line for each epoch; default: ``say``.
         show: is given lines about the progress inside an epoch, twice a second.
 
     Raises:
@@ -84,7 +86,7 @@ def train(
         label_floor=settings.label_floor,
     )
     backend = start_backend(job.framework, spec, settings, initial_weights(spec, job.seed), job.threads)
-    run = _Run(job, backend, reader, validation, standardisation, on_epoch, say, show)
+    run = _Run(job, backend, reader, validation, standardisation, on_epoch, say, note or say, show)
     if checkpoint is not None:
         run.checkpoints_to(checkpoint)
     start_up = time.perf_counter() - started
@@ -133,13 +135,14 @@ class _Run:
         standardisation: Standardisation,
         on_epoch: Callable[[Metrics, int], None],
         say: Callable[[str], None],
+        note: Callable[[str], None],
         show: Callable[[str], None] | None,
     ):
         self.progress = Progress()
         self.resumed = False
         self._job, self._settings, self._backend, self._reader = job, job.settings, backend, reader
         self._validation, self._standardisation = validation, standardisation
-        self._on_epoch, self._say, self._show = on_epoch, say, show
+        self._on_epoch, self._say, self._note, self._show = on_epoch, say, note, show
         self._n_steps = job.settings.epochs * reader.n_batches
         self._schedule = Schedule(job.settings, self._n_steps)
         self._best: np.ndarray | None = None
@@ -186,7 +189,7 @@ class _Run:
         self._began = now
         if self._show and now - self._shown > SHOW_SECONDS:
             self._shown = now
-            self._show(self._how_far(losses, rates))
+            self._show(self._how_far(rates))
 
     def _end_epoch(self) -> None:
         progress = self.progress
@@ -213,7 +216,7 @@ class _Run:
         progress.epoch, progress.batch, progress.loss_sum, progress.seconds = progress.epoch + 1, 0, 0.0, 0.0
         self._save()
         self._on_epoch(metrics, progress.epoch)
-        self._say(
+        self._note(
             f"epoch {progress.epoch}/{self._settings.epochs}  loss {metrics['train_loss']:.4g}  "
             f"validation loss {metrics['validation_loss']:.4g}  MAE {metrics['validation_mae']:.4g}  "
             f"{metrics['rows_per_second']:,} rows/s  {metrics['seconds']:.1f} s"
@@ -276,12 +279,14 @@ class _Run:
         write_checkpoint(self._checkpoint, self._key, arrays, progress)
 
     # --- what the person who waits sees ---
-    def _how_far(self, losses: np.ndarray, rates: np.ndarray) -> str:
+    def _how_far(self, rates: np.ndarray) -> str:
+        """One line; its loss is the mean over the epoch so far, which ends as the epoch's own."""
         progress, reader = self.progress, self._reader
-        speed = progress.batch * reader.batch_size / progress.seconds
+        rows = min(progress.batch * reader.batch_size, reader.n_rows)
+        speed = rows / progress.seconds
         left = (self._n_steps - progress.step) * reader.batch_size / speed
         return (
             f"epoch {progress.epoch + 1}/{self._settings.epochs}  {progress.batch / reader.n_batches:4.0%}  "
-            f"loss {losses.mean():.4g}  rate {rates[-1]:.2g}  {speed:,.0f} rows/s  "
-            f"left {int(left) // 60}:{int(left) % 60:02d}"
+            f"left {int(left) // 60}:{int(left) % 60:02d}  "
+            f"loss {progress.loss_sum / rows:.4g}  rate {rates[-1]:.2g}  {speed:,.0f} rows/s"
         )
