@@ -27,7 +27,7 @@ rule train_torch:
         settings=lambda wildcards: training_settings(CONFIG, wildcards.network),
         code=training_code("torch"),
     script:
-        "../scripts/train_{params.framework}.py"
+        "../scripts/train_network.py"
 
 
 use rule train_torch as train_jax with:

@@ -112,9 +112,9 @@ def processes_of(job: str) -> list[int]:
 
 
 def freeze_training(job: str) -> None:
-    """Let a training in PyTorch stand still, as on a node that hangs: what it does next takes no machine's speed."""
+    """Let a training stand still, as on a node that hangs: what it does next takes no machine's speed."""
     for pid in processes_of(job):
-        if b"train_torch.py" in Path(f"/proc/{pid}/cmdline").read_bytes():
+        if b"train_network.py" in Path(f"/proc/{pid}/cmdline").read_bytes():
             os.kill(pid, signal.SIGSTOP)
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from lanline.cluster.slurm import run_slurm
 from lanline.config import parse_config
-from lanline.dataset.generate import generate_shard
+from lanline.dataset.generate import generate_shards
 from lanline.files import read_yaml, sha256_file
 from lanline.networks.artifacts import read_history
-from lanline.sidecars import Run, ShardRecord
+from lanline.sidecars import ShardSidecar, TrainingSidecar
 from slurm_cluster import ClusterWorkspace, Head, freeze_training, job, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("cluster")]
@@ -63,7 +63,7 @@ def assert_one_finished_run(head: Head, validated: ClusterWorkspace, jobs: list[
     folder = head.folder
     journals = list((folder / f"reports/quick/{NAME}/training/journal").glob("*.jsonl"))
     assert len(journals) == 1
-    sidecar = Run.read(folder / f"results/quick/networks/{NAME}/run.json")
+    sidecar = TrainingSidecar.read(folder / f"results/quick/networks/{NAME}/run.json")
     run = client.get_run(sidecar.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.tags["resumed"].startswith("1 time(s)")
@@ -75,7 +75,7 @@ def assert_one_finished_run(head: Head, validated: ClusterWorkspace, jobs: list[
     assert sorted(metric.step for metric in in_mlflow) == list(range(1, EPOCHS + 1))
     # It did not begin again: at most one checkpoint interval, here an epoch, is lost.
     log = (folder / "logs/quick/train_torch/ddm-lan-s1.log").read_text()
-    assert "going on from" in log
+    assert "resuming from" in log
     assert not (folder / CHECKPOINT).exists()
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     named = client.search_runs(experiments, f"tags.`lanline.key` = '{sidecar.tracking_key}'")
@@ -90,7 +90,7 @@ def test_a_shard_job_loses_its_node(trainings, cluster, tmp_path):
     head = workspace.head("shards", overlays=("large.yaml",))
     unfinished = workspace / "results/quick/ddm/unfinished"
     wait_until(lambda: len(list(unfinished.rglob("*.json"))) >= 2, "two shards")
-    id = head.running("generate_shard")
+    id = head.running("generate_shards")
     node = job(id)["NodeList"]
     cluster.lose_node(node)
     made = {path.name: path.read_bytes() for path in unfinished.rglob("*.json")}
@@ -99,7 +99,7 @@ def test_a_shard_job_loses_its_node(trainings, cluster, tmp_path):
         head.finish()
     finally:
         cluster.start()
-    assert head.jobs("generate_shard") == [id]  # SLURM put it into the queue again
+    assert head.jobs("generate_shards") == [id]  # SLURM put it into the queue again
     assert job(id)["Restarts"] == "1"
     folder = workspace / "results/quick/ddm/data"
     assert len(list(folder.glob("*.safetensors"))) == 10
@@ -107,31 +107,31 @@ def test_a_shard_job_loses_its_node(trainings, cluster, tmp_path):
         assert (folder / name).read_bytes() == record
     config = parse_config({**read_yaml(workspace / "config/config.yaml"), **read_yaml(workspace / "large.yaml")})
     for shard in (0, 9):
-        again = generate_shard(config, "ddm", shard, tmp_path / "again.safetensors")
-        record = ShardRecord.read(folder / f"shard-{shard:05d}.json")
+        again = generate_shards(config, "ddm", shard, tmp_path / "again.safetensors")
+        record = ShardSidecar.read(folder / f"shard-{shard:05d}.json")
         assert again.sha256 == record.sha256 == sha256_file(folder / record.file)
 
 
 def test_the_controller_restarts(cluster, tmp_path):
     workspace = ClusterWorkspace(tmp_path)
     head = workspace.head("shards")
-    head.running("generate_shard")
+    head.running("generate_shards")
     cluster.kill("slurmctld", signal.SIGTERM)
     time.sleep(8)  # the head asks in vain meanwhile
     cluster.start()
     head.finish()
     assert len(list(tmp_path.rglob("data/*.safetensors"))) == 3
-    assert len(head.jobs("generate_shard")) == 3
+    assert len(head.jobs("generate_shards")) == 3
 
 
 def test_memory_is_exceeded_and_the_next_attempt_asks_for_more(cluster, tmp_path):
     workspace = ClusterWorkspace(tmp_path)
     workspace.overlay("large.yaml", "data: {shards: 2, thetas_per_shard: 5000, rows_per_theta: 1000}")
     shard = "results/quick/ddm/data/shard-00000.safetensors"
-    options = ("--set-resources", "generate_shard:mem_mb=attempt*200")
+    options = ("--set-resources", "generate_shards:mem_mb=attempt*200")
     head = workspace.head(shard, overlays=("large.yaml",), options=options)
     head.finish()
-    jobs = [job(id) for id in head.jobs("generate_shard")]
+    jobs = [job(id) for id in head.jobs("generate_shards")]
     assert [known["MinMemoryNode"] for known in jobs][:2] == ["200M", "400M"]
     assert jobs[0]["JobState"] in ("FAILED", "OUT_OF_MEMORY")
     assert jobs[-1]["JobState"] == "COMPLETED"

@@ -9,7 +9,7 @@ import pytest
 
 from conftest import ROOT, clean_environment
 from lanline.cluster.slurm import run_slurm
-from lanline.sidecars import Run
+from lanline.sidecars import TrainingSidecar
 from mlflow_server import MlflowServer
 from slurm_cluster import (
     SLURM_CONF,
@@ -97,7 +97,7 @@ def test_a_head_is_killed_and_recovered_beside_another_folder(cluster, validated
     client = MlflowClient(f"sqlite:///{validated.store}")
     runs = {}
     for workspace in (killed, other):
-        sidecar = Run.read(workspace / onnx("slow").replace("model.onnx", "run.json"))
+        sidecar = TrainingSidecar.read(workspace / onnx("slow").replace("model.onnx", "run.json"))
         runs[workspace] = client.get_run(sidecar.run_id)
         assert runs[workspace].info.status == "FINISHED"
     assert runs[killed].info.run_id != runs[other].info.run_id
@@ -108,7 +108,7 @@ def test_a_head_is_killed_and_recovered_beside_another_folder(cluster, validated
 def test_a_living_head_keeps_its_folder(cluster, tmp_path):
     workspace = ClusterWorkspace(tmp_path)
     head = workspace.head("shards")
-    head.running("generate_shard")
+    head.running("generate_shards")
     command = [Path(sys.executable).with_name("lanline"), "slurm-cancel"]
     refused = subprocess.run(command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True)
     assert refused.returncode != 0
@@ -137,7 +137,7 @@ def check_that_the_head_brings_it_over(cluster, server: MlflowServer, workspace:
         (cluster.folder / "no-route").unlink()
     log = (workspace / "logs/quick/train_torch/ddm-lan-s1.log").read_text()
     assert "does not answer" in log
-    sidecar = Run.read(workspace / "results/quick/networks/ddm-lan-torch-s1/run.json")
+    sidecar = TrainingSidecar.read(workspace / "results/quick/networks/ddm-lan-torch-s1/run.json")
     assert sidecar.run_id is None
     client = MlflowClient(server.uri)
     experiment = client.get_experiment_by_name("ddm-training")

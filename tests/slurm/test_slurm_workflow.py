@@ -12,11 +12,11 @@ from safetensors.numpy import load_file
 from conftest import ROOT, clean_environment
 from lanline.cluster.slurm import run_slurm
 from lanline.files import sha256_file
-from lanline.sidecars import Run, ShardRecord
+from lanline.sidecars import ShardSidecar, TrainingSidecar
 from slurm_cluster import ClusterWorkspace, job
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("cluster")]
-JOBS = {"generate_shard": 3, "validate_training_data": 1, "train_torch": 1, "train_jax": 1, "evaluate_network": 2}
+JOBS = {"generate_shards": 3, "validate_training_data": 1, "train_torch": 1, "train_jax": 1, "evaluate_network": 2}
 NETWORKS = ("ddm-lan-torch-s1", "ddm-lan-jax-s1")
 
 
@@ -55,7 +55,8 @@ def test_runs_and_records_tell_job_node_and_what_was_asked_for(finished):
     workspace, head = finished
     client = MlflowClient(f"sqlite:///{workspace.store}")
     [id] = head.jobs("train_torch")
-    tags = client.get_run(Run.read(workspace / f"results/quick/networks/{NETWORKS[0]}/run.json").run_id).data.tags
+    sidecar = TrainingSidecar.read(workspace / f"results/quick/networks/{NETWORKS[0]}/run.json")
+    tags = client.get_run(sidecar.run_id).data.tags
     known = job(id)
     assert tags["slurm_job_id"] == id
     assert tags["slurm_node"] == known["NodeList"]
@@ -63,8 +64,8 @@ def test_runs_and_records_tell_job_node_and_what_was_asked_for(finished):
     assert tags["slurm_account"] == "research"
     assert tags["slurm_time_limit"] == known["TimeLimit"]
     assert tags["slurm_requested"].startswith("cpu=2,mem=3003M,node=1")
-    records = [ShardRecord.read(path) for path in sorted((workspace / "results/quick/ddm/data").glob("*.json"))]
-    assert sorted(record.job_id for record in records) == sorted(head.jobs("generate_shard"))
+    records = [ShardSidecar.read(path) for path in sorted((workspace / "results/quick/ddm/data").glob("*.json"))]
+    assert sorted(record.job_id for record in records) == sorted(head.jobs("generate_shards"))
 
 
 def test_a_profile_is_written_for_this_cluster(cluster, tmp_path):

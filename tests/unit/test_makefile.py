@@ -71,7 +71,7 @@ def test_clean_refuses_while_a_run_goes_on(installed, place):
     with open_run(installed / place, "n", "e"):
         done = make(installed, "clean")
     assert done.returncode != 0
-    assert "runs are going on" in done.stderr
+    assert "runs are still active" in done.stderr
     assert place in done.stderr
     assert all((installed / name).exists() for name in TRACKING)
     assert make(installed, "clean").returncode == 0

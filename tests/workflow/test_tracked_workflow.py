@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lanline.files import sha256_file, write_json
-from lanline.sidecars import Dataset, Experiments, Run
+from lanline.sidecars import DatasetSidecar, ExperimentsSidecar, TrainingSidecar
 
 pytestmark = pytest.mark.workflow
 
@@ -28,7 +28,7 @@ def tracked(tmp_path_factory):
 
 def test_the_data_set_has_a_run_with_its_inventory(tracked):
     workspace, client = tracked
-    dataset = Dataset.read(workspace / "results/quick/ddm/dataset.json")
+    dataset = DatasetSidecar.read(workspace / "results/quick/ddm/dataset.json")
     run = client.get_run(dataset.run_id)
     assert client.get_experiment(run.info.experiment_id).name == "ddm-data-generation"
     assert run.info.status == "FINISHED"
@@ -45,8 +45,8 @@ def test_the_data_set_has_a_run_with_its_inventory(tracked):
 
 def test_the_training_has_a_run_that_leads_back_to_its_data(tracked):
     workspace, client = tracked
-    dataset = Dataset.read(workspace / "results/quick/ddm/dataset.json")
-    sidecar = Run.read(workspace / "results/quick/networks/ddm-lan-torch-s1/run.json")
+    dataset = DatasetSidecar.read(workspace / "results/quick/ddm/dataset.json")
+    sidecar = TrainingSidecar.read(workspace / "results/quick/networks/ddm-lan-torch-s1/run.json")
     run = client.get_run(sidecar.run_id)
     assert client.get_experiment(run.info.experiment_id).name == "ddm-training"
     assert run.data.tags["data_generation_experiment_id"] == dataset.experiment_id
@@ -65,7 +65,7 @@ def test_the_training_has_a_run_that_leads_back_to_its_data(tracked):
 
 def test_ids_travel_in_sidecars(tracked):
     workspace, client = tracked
-    experiments = Experiments.read(workspace / "results/quick/ddm/experiments.json")
+    experiments = ExperimentsSidecar.read(workspace / "results/quick/ddm/experiments.json")
     assert client.get_experiment(experiments.training.experiment_id).name == "ddm-training"
     assert client.get_experiment(experiments.data_generation.experiment_id).name == "ddm-data-generation"
 

@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT, clean_environment
 from lanline.files import sha256_file
 from lanline.paths import Paths
-from lanline.sidecars import Dataset, Run
+from lanline.sidecars import DatasetSidecar, TrainingSidecar
 from terminals import on_a_terminal
 
 pytestmark = pytest.mark.workflow
@@ -34,12 +34,12 @@ def hashes(workspace) -> dict[str, str]:
 
 
 def test_a_run_leaves_networks_reports_and_ids(finished_quick_run):
-    dataset = Dataset.read(finished_quick_run / "results/quick/ddm/dataset.json")
+    dataset = DatasetSidecar.read(finished_quick_run / "results/quick/ddm/dataset.json")
     assert dataset.rows == 3 * 200 * 50
     assert dataset.run_id is None
     assert dataset.experiment_id is None
     for name in RUNS:
-        run = Run.read(finished_quick_run / f"results/quick/networks/{name}/run.json")
+        run = TrainingSidecar.read(finished_quick_run / f"results/quick/networks/{name}/run.json")
         assert (run.dataset_id, run.lineage_id) == (dataset.dataset_id, dataset.lineage_id)
         assert run.run_id is None
         for stage in ("training", "evaluation"):
@@ -57,7 +57,7 @@ def test_every_job_leaves_a_log_and_a_benchmark(finished_quick_run):
     rules = {path.name for path in (finished_quick_run / "logs/quick").iterdir()}
     assert rules == {
         "open_experiments",
-        "generate_shard",
+        "generate_shards",
         "record_lineage",
         "validate_training_data",
         "train_torch",
@@ -113,7 +113,7 @@ def test_make_run_goes_on_after_everything_was_killed(workspace):
             time.sleep(0.02)
         os.killpg(first.pid, signal.SIGKILL)
     assert "ncomplete files" in workspace.quick(overlays=(longer,), fails=True)
-    assert "going on from" in workspace.quick(*flags, overlays=(longer,))
+    assert "resuming from" in workspace.quick(*flags, overlays=(longer,))
     assert "Nothing to be done" in workspace.quick(*flags, overlays=(longer,))
 
 
@@ -121,7 +121,7 @@ def test_make_run_goes_on_after_everything_was_killed(workspace):
     ("target", "rule", "jobs"),
     [
         ("experiments", "open_experiments", 1),
-        ("shards", "generate_shard", 3),
+        ("shards", "generate_shards", 3),
         ("datasets", "record_lineage", 1),
         ("validations", "validate_training_data", 1),
         ("torch_networks", "train_torch", 1),
@@ -144,7 +144,7 @@ def test_defaults_come_from_beside_the_snakefile(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=clean_environment(), text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
     jobs = planned(done.stdout + done.stderr)
-    assert jobs["generate_shard"] == 2
+    assert jobs["generate_shards"] == 2
     assert jobs["train_torch"] == jobs["train_jax"] == 1  # the model and the frameworks are those of config.yaml
     (tmp_path / "config").mkdir()
     (tmp_path / "config/config.yaml").write_text("name: own\nmodels: [ddm, angle]\ntraining: {frameworks: [jax]}\n")
@@ -161,13 +161,13 @@ def test_one_stage_runs_again_with_what_depends_on_it(quick_run):
     onnx = "results/quick/networks/ddm-lan-jax-s1/model.onnx"
     assert planned(quick_run.quick("-n", "-f", onnx)) == {"train_jax": 1}
     until = planned(quick_run.quick("-n", "-F", "-U", "validate_training_data"))
-    assert set(until) == {"open_experiments", "generate_shard", "record_lineage", "validate_training_data"}
+    assert set(until) == {"open_experiments", "generate_shards", "record_lineage", "validate_training_data"}
 
 
 def test_a_new_shard_makes_only_that_shard(quick_run):
     before = hashes(quick_run)
     four = quick_run.overlay("four.yaml", "data: {shards: 4}")
-    assert planned(quick_run.quick("-n", overlays=(four,)))["generate_shard"] == 1
+    assert planned(quick_run.quick("-n", overlays=(four,)))["generate_shards"] == 1
     quick_run.quick("datasets", overlays=(four,))
     after = hashes(quick_run)
     assert len(after) == 4
@@ -192,7 +192,7 @@ def test_shards_are_the_same_bytes_in_jobs_of_any_size(workspace):
     assert not (workspace / "results/quick/ddm/unfinished").exists()
     folder = workspace / "results/quick/ddm/data"
     (folder / "shard-00004.safetensors").unlink()
-    assert planned(workspace.quick("-n", "shards", overlays=(one,)))["generate_shard"] == 1
+    assert planned(workspace.quick("-n", "shards", overlays=(one,)))["generate_shards"] == 1
     workspace.quick("shards", overlays=(one,))
     assert hashes(workspace) == together
 
@@ -201,9 +201,9 @@ def test_another_seed_makes_other_data_and_leaves_other_networks_alone(quick_run
     other = quick_run.overlay("other.yaml", "training: {seeds: [1, 2]}")
     jobs = planned(quick_run.quick("-n", overlays=(other,)))
     assert (jobs["train_torch"], jobs["train_jax"]) == (1, 1)
-    assert "generate_shard" not in jobs
+    assert "generate_shards" not in jobs
     reseeded = quick_run.overlay("reseeded.yaml", "seed: 5")
-    assert planned(quick_run.quick("-n", overlays=(reseeded,)))["generate_shard"] == 3
+    assert planned(quick_run.quick("-n", overlays=(reseeded,)))["generate_shards"] == 3
 
 
 def test_the_order_of_bounds_changes_nothing(workspace):
@@ -235,7 +235,7 @@ def test_models_networks_and_seeds_fan_out(workspace):
         """,
     )
     jobs = planned(workspace.quick("-n", overlays=(overlay,)))
-    assert jobs["generate_shard"] == 2 * 3
+    assert jobs["generate_shards"] == 2 * 3
     assert jobs["train_torch"] == jobs["train_jax"] == 2 * 2 * 3
     assert jobs["evaluate_network"] == 24
 
@@ -311,7 +311,8 @@ def test_networks_that_give_probabilities_go_through_the_workflow(workspace):
     workspace.quick(overlays=(overlay,))
     for network, epochs in (("cpn", 20), ("opn", 30)):
         name = f"ddm_deadline-{network}-torch-s1"
-        assert Run.read(workspace / f"results/probabilities/networks/{name}/run.json").network_type == network
+        sidecar = TrainingSidecar.read(workspace / f"results/probabilities/networks/{name}/run.json")
+        assert sidecar.network_type == network
         report = workspace / f"reports/probabilities/{name}"
         assert json.loads((report / "training/metrics.json").read_text())["epochs"] == epochs
         metrics = json.loads((report / "evaluation/metrics.json").read_text())

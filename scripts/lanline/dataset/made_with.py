@@ -10,7 +10,7 @@ from pathlib import Path
 from lanline.dataset.inventory import TrackedFile
 from lanline.dataset.problems import Problem
 from lanline.errors import UserError
-from lanline.sidecars import ShardRecord
+from lanline.sidecars import ShardSidecar
 from lanline.versions import version_changes
 
 COMPUTED = ("rows", "labels")  # kinds of problems: values that differ when they are computed again
@@ -46,6 +46,6 @@ def with_versions(
 def _changes(shard: Path) -> str:
     """Versions in the record of a shard that are others now; empty without a record, which validation does not need."""
     try:
-        return version_changes(ShardRecord.read(shard.with_suffix(".json")).versions)
+        return version_changes(ShardSidecar.read(shard.with_suffix(".json")).versions)
     except UserError:
         return ""

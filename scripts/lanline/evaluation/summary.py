@@ -11,7 +11,7 @@ from typing import Any
 
 from lanline.errors import UserError
 from lanline.networks.artifacts import read_history
-from lanline.sidecars import Run
+from lanline.sidecars import TrainingSidecar
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def read_summaries(runs: Sequence[Path], metrics: Sequence[Path]) -> list[Networ
     """
     found = []
     for run_path, metrics_path in zip(runs, metrics, strict=True):
-        run = Run.read(run_path)
+        run = TrainingSidecar.read(run_path)
         values = _read_metrics(metrics_path)
         failed = tuple(c["metric"] for c in values["gate"]["criteria"] if not c["passed"])
         summary = NetworkSummary(

@@ -14,11 +14,12 @@ from lanline.cluster.site import Partition, _choose, _minutes
 from lanline.cluster.slurm import fields, run_slurm
 from lanline.config import parse_config
 from lanline.dataset import rows, validation
-from lanline.dataset.generate import generate_group, generate_shard
+from lanline.dataset.generate import generate_shard
 from lanline.errors import UserError
 from lanline.files import sha256_file
 from lanline.paths import Paths, shard_groups, shard_label
-from lanline.sidecars import ShardRecord
+from lanline.sidecars import ShardSidecar
+from lanline.stages.generate_shards import ShardsRequest, generate_shards
 from lanline.tracking.journal.origin import attempts
 
 WILDCARDS = {"model": "ddm", "network": "lan", "framework": "torch", "seed": "1"}
@@ -54,7 +55,7 @@ def test_a_group_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr("lanline.dataset.generate.generate_shard", stops_at_shard_3)
         with pytest.raises(SystemExit):
-            generate_group(settings, "ddm", range(10), paths, "code", 1)
+            generate_shards(ShardsRequest(settings, "ddm", range(10), paths, 1, "code"))
     [unfinished] = paths.unfinished("ddm").iterdir()
     assert len(list(unfinished.glob("*.json"))) == 3
     assert not paths.data_folder("ddm").exists()
@@ -68,11 +69,11 @@ def test_a_group_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr("lanline.dataset.generate.generate_shard", noted)
-        generate_group(settings, "ddm", range(10), paths, "code", 1)
+        generate_shards(ShardsRequest(settings, "ddm", range(10), paths, 1, "code"))
     assert made == [1, 3, 4, 5, 6, 7, 8, 9]
     folder = paths.data_folder("ddm")
     for path in sorted(folder.glob("*.json")):
-        record = ShardRecord.read(path)
+        record = ShardSidecar.read(path)
         assert sha256_file(folder / record.file) == record.sha256
     assert len(list(folder.glob("*.safetensors"))) == 10
     assert list(unfinished.iterdir()) == []
@@ -82,16 +83,16 @@ def test_unfinished_work_of_other_code_is_not_used(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings = config(shards=2, thetas_per_shard=16, rows_per_theta=5)
     paths = Paths("x")
-    generate_group(settings, "ddm", [0], paths, "old", 1)
+    generate_shards(ShardsRequest(settings, "ddm", [0], paths, 1, "old"))
     [old] = paths.unfinished("ddm").iterdir()
-    generate_group(settings, "ddm", [1], paths, "new", 1)
+    generate_shards(ShardsRequest(settings, "ddm", [1], paths, 1, "new"))
     assert len(list(paths.unfinished("ddm").iterdir())) == 2
     assert old in paths.unfinished("ddm").iterdir()
 
 
 # --- what a job asks for ---
 def test_more_work_asks_for_more():
-    def of(settings, rule=resources.generate_shard, threads=1):
+    def of(settings, rule=resources.generate_shards, threads=1):
         return rule(settings, WILDCARDS, threads)
 
     assert of(config(shards=100, shards_per_job=100)).runtime > 10 * of(config(shards=100)).runtime / 2
@@ -106,7 +107,7 @@ def test_more_work_asks_for_more():
 def test_shards_stream_so_larger_ones_ask_for_no_more_memory():
     """Measured, peak of a shard of 20 million rows: 178 MB to make, 179 MB to check (benchmarks/README.md)."""
     small, large = config(rows_per_theta=1000), config(thetas_per_shard=200_000, rows_per_theta=1000)
-    for rule in (resources.generate_shard, resources.validate_training_data):
+    for rule in (resources.generate_shards, resources.validate_training_data):
         assert rule(large, WILDCARDS, 1).mem_mb == rule(small, WILDCARDS, 1).mem_mb < 1.2 * resources.BASE_MB
     assert (resources.BLOCK_THETAS, resources.CHECKED_ROWS) == (rows.BLOCK_THETAS, validation.CHECKED_ROWS)
 
@@ -159,7 +160,7 @@ def test_shards_made_at_once_take_less_time_and_memory_for_each():
     simulated = {"engine": "simulation", "thetas_per_shard": 20_000, "shards_per_job": 10}
 
     def at_once(threads, **data):
-        return resources.generate_shard(config(shards=10, **data), WILDCARDS, threads)
+        return resources.generate_shards(config(shards=10, **data), WILDCARDS, threads)
 
     one, four, ten = (at_once(threads, **simulated) for threads in (1, 4, 10))
     assert (four.mem_mb, ten.mem_mb) == pytest.approx((4 * one.mem_mb, 10 * one.mem_mb), abs=10)
@@ -184,14 +185,14 @@ def test_shards_made_at_once_take_less_time_and_memory_for_each():
 def test_the_time_limit_covers_the_slowest_simulators(model, target, seconds):
     """Measured, CPU seconds for a theta with 20,000 trials: benchmarks/README.md; lca_no_z_4 is a mean over 16."""
     settings = config(model, engine="simulation", target=target, thetas_per_shard=6000)
-    asked = resources.generate_shard(settings, {"model": model}, 1).runtime
+    asked = resources.generate_shards(settings, {"model": model}, 1).runtime
     assert 1.2 < asked / (100 * seconds) < 4
 
 
 def test_the_step_counts_for_the_target_euler_only():
     def minutes(model, **data):
         settings = config(model, engine="simulation", thetas_per_shard=60_000, **data)
-        return resources.generate_shard(settings, {"model": model}, 1).runtime
+        return resources.generate_shards(settings, {"model": model}, 1).runtime
 
     assert minutes("levy", delta_t=1e-4) == minutes("levy", delta_t=1e-2) == minutes("levy")
     assert minutes("levy", target="euler", delta_t=1e-4) > 9 * minutes("levy", target="euler")
@@ -202,7 +203,7 @@ def test_the_step_counts_for_the_target_euler_only():
 
 def test_what_is_asked_for_covers_what_the_default_run_takes():
     """Measured for config/config.yaml: a shard 1 s and 0.5 GB, a training 65 s and 1.2 GB."""
-    assert resources.generate_shard(config(), WILDCARDS, 1).mem_mb >= 1000
+    assert resources.generate_shards(config(), WILDCARDS, 1).mem_mb >= 1000
     training = resources.train(config(), WILDCARDS, 2)
     assert training.mem_mb >= 2000
     assert 10 <= training.runtime <= 60
@@ -284,11 +285,9 @@ def test_every_job_of_a_cluster_is_preemptible():
     text = "".join(path.read_text() for path in ROOT.glob("rules/*.smk"))
     rules = re.split(r"^(?:use )?rule ", text, flags=re.MULTILINE)[1:]
     sent = [rule for rule in rules if "script:" in rule and "localrule: True" not in rule]
-    named = {found.group() for rule in sent if (found := re.search(r"scripts/\S+\.py", rule))}
-    scripts = {path for pattern in named for path in ROOT.glob(re.sub(r"\{.*?\}", "*", pattern))}
-    assert len(named) == len(sent) == 4
-    assert {ROOT / "scripts/train_torch.py", ROOT / "scripts/train_jax.py"} < scripts
-    missing = [path for path in scripts if "preemptible_job():" not in path.read_text()]
+    scripts = {re.search(r"scripts/\w+\.py", rule).group() for rule in sent}
+    assert {"scripts/generate_shards.py", "scripts/train_network.py"} < scripts
+    missing = [name for name in scripts if "with rule_script(snakemake) as job:" not in (ROOT / name).read_text()]
     assert not missing
 
 

@@ -27,7 +27,7 @@ from lanline.networks.initial import initial_weights
 from lanline.networks.onnx_export import write_onnx
 from lanline.networks.onnx_files import run_onnx
 from lanline.networks.specification import forward, make_spec
-from lanline.sidecars import Run
+from lanline.sidecars import TrainingSidecar
 
 DDM = get_model("ddm")
 SETTINGS = Evaluation(trials=4000, mass_thetas=20, seed=7)
@@ -286,11 +286,11 @@ def run_files(reference, tmp_path):
     runs, metrics = [], []
     for framework, error, run_id in (("torch", 0.2, "abc123"), ("jax", 0.01, None)):
         name = f"ddm-lan-{framework}-s1"
-        values = {field: None for field, info in Run.model_fields.items() if "None" in str(info.annotation)}
+        values = {field: None for field, info in TrainingSidecar.model_fields.items() if "None" in str(info.annotation)}
         values |= {"name": name, "model": "ddm", "network": "lan", "network_type": "lan", "framework": framework}
         values |= {"seed": 1, "dataset_id": "d", "lineage_id": "l", "experiment_name": "ddm-training"}
         folder = tmp_path / "results" / name
-        Run.model_validate({**values, "run_id": run_id}).write(folder / "run.json")
+        TrainingSidecar.model_validate({**values, "run_id": run_id}).write(folder / "run.json")
         write_history(folder / "history.csv", [{"epoch": e, "seconds": 20.5} for e in (1, 2)])
         numbers = judge(biased(lambda n, error=error: np.full(n, error)), reference).metrics
         write_json(tmp_path / f"{name}.json", evaluation_record(numbers, check_gate(numbers, Gate())))
