@@ -53,5 +53,5 @@ def configurations() -> list[dict[str, Any]]:
 def make_networks(workspace: Workspace) -> Path:
     """Run the workflow's trainings; gives the folder in which ``results/`` lies."""
     for values in configurations():
-        workspace.snakemake("train_jax", "--configfile", workspace.overlay("config.yaml", yaml.safe_dump(values)))
+        workspace.snakemake("jax_networks", "--configfile", workspace.overlay("config.yaml", yaml.safe_dump(values)))
     return workspace.folder
