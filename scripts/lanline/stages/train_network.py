@@ -14,7 +14,7 @@ from lanline.dataset.foreign import as_shard
 from lanline.experiment import flatten
 from lanline.files import sha256_json, write_config, write_json
 from lanline.logs import note, say, show_progress
-from lanline.networks.artifacts import FILES, write_network
+from lanline.networks.artifacts import FILES, write_hssm_files, write_network
 from lanline.networks.lanfactory_files import write_lanfactory_files
 from lanline.networks.specification import NetworkSpec, make_spec
 from lanline.paths import Paths, run_name, shard_label
@@ -183,11 +183,14 @@ def _write_files(request: TrainingRequest, trained: Trained, run: RunRecorder) -
     parity = write_network(
         folder, request.spec, trained.weights, identity, trained.history, trained.forward, trained.sample
     )
+    bounds = request.config.model(request.model).bounds
+    for_hssm = write_hssm_files(folder, request.spec, trained.weights, identity, bounds)
     if not request.export_onnx:  # it was needed to check the weights
-        (folder / "model.onnx").unlink()
-    for name in FILES:
-        if (folder / name).exists():
-            run.log_artifact(folder / name, "network")
+        for path in (folder / "model.onnx", *for_hssm):
+            path.unlink()
+    for path in (*(folder / name for name in FILES), *for_hssm):
+        if path.exists():
+            run.log_artifact(path, "network")
     for path in _write_lanfactory_files(request, trained):
         run.log_artifact(path, "training_output")  # LANfactory's name for the folder
     kept = {f"kept_{name}": value for name, value in trained.kept.items()}  # beside the curves, not in them
