@@ -16,6 +16,11 @@ import yaml
 
 from lanline.errors import UserError
 
+# Keys in the query of a URI whose values are shown.
+HARMLESS = frozenset(
+    ("cache", "charset", "connect_timeout", "driver", "immutable", "mode", "sslmode", "timeout", "uri")
+)
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -58,10 +63,27 @@ def write_config(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def redact(text: str) -> str:
-    """``text`` without the credentials of any URI in it."""
+    """``text`` without the credentials of any URI in it: of each, scheme, host, port and path are shown, and no value
+    of its query but those known to be `HARMLESS`."""
     # With a colon a password may hold slashes; better too much is hidden, when an @ comes later, than too little.
     text = re.sub(r"(://)(?:[^/\s\"'<>]*:[^\s\"'<>]*|[^/\s\"'<>]*)@", r"\1***@", text)
+    text = re.sub(r"(://[^\s\"'<>?#;]*)([?#;][^\s\"'<>]*)", lambda found: found[1] + _harmless(found[2]), text)
     return re.sub(r"(?i)([?&](?:password|passwd|token|secret|access_key)=)[^&\s\"'<>]+", r"\1***", text)
+
+
+def _harmless(rest: str) -> str:
+    """What follows the path of a URI: values of keys that are known to be harmless, and pages of MLflow's own."""
+    parts = re.split(r"([?#;&])", rest)  # separators at the odd places
+    return "".join(part if i % 2 or not part else _shown(parts[i - 1], part) for i, part in enumerate(parts))
+
+
+def _shown(separator: str, part: str) -> str:
+    if separator == "#" and re.fullmatch(r"/[\w/-]*", part):
+        return part
+    key, equals, value = part.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z][\w.-]{0,39}", key):
+        return "***"
+    return part if key in HARMLESS and re.fullmatch(r"[\w.+-]*", value) else f"{key}=***"
 
 
 def redact_values(value: Any) -> Any:

@@ -15,12 +15,12 @@ from lanline.dataset.foreign import as_shard
 from lanline.dataset.shards import read_origin
 from lanline.errors import UserError
 from lanline.files import sha256_json
-from lanline.lineage.records import unfinished_run
 from lanline.logs import say
 from lanline.networks.specification import make_spec
 from lanline.paths import NetworkBase, run_name
 from lanline.stages.train_network import Recording, TrainingData, TrainingRequest, train_network
-from lanline.tracking.mlflow.store import connect, experiment_name, resolve_store
+from lanline.tracking.mlflow.store import connect_to_read, experiment_name, resolve_store
+from lanline.tracking.mlflow.tracked import unfinished_run
 from lanline.training.reader import pieces_of
 
 # Sections of a configuration that say how a workflow makes and judges data; a command is given its data.
@@ -53,7 +53,7 @@ def run_training(plan: Plan, wanted: DataOptions, tracking: TrackingOptions, out
     tracked = options["mlflow_tracking"]
     store = resolve_store(settings.get("uri"), settings.get("artifact_location")) if tracked else None
     if store and tracking.run_id:  # a mistake is better known before anything is written
-        unfinished_run(connect(store), store, tracking.run_id)
+        unfinished_run(connect_to_read(store), store, tracking.run_id)
     if wanted.folder is None and wanted.experiment_id is None:
         wanted = replace(wanted, folder=plan.data_folder)
     source = find_data(wanted, store)

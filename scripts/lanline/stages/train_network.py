@@ -14,7 +14,7 @@ from lanline.dataset.foreign import as_shard
 from lanline.experiment import flatten
 from lanline.files import sha256_json, write_config, write_json
 from lanline.logs import note, say, show_progress
-from lanline.networks.artifacts import FILES, write_network
+from lanline.networks.artifacts import FILES, write_hssm_files, write_network
 from lanline.networks.lanfactory_files import why_not, write_lanfactory_files
 from lanline.networks.specification import NetworkSpec, make_spec
 from lanline.paths import Paths, run_name, shard_label
@@ -22,7 +22,7 @@ from lanline.sidecars import DatasetSidecar, TrainingSidecar
 from lanline.stages.script import RuleJob
 from lanline.stages.trained_on import describe_training, lineage_links, lineage_tags, log_training_data
 from lanline.tracking.journal.opening import open_run
-from lanline.tracking.journal.recorder import Run
+from lanline.tracking.journal.recorder import RunRecorder
 from lanline.tracking.mlflow.store import store_of
 from lanline.training.job import Job, Trained, made_with
 from lanline.training.loop import train
@@ -146,7 +146,7 @@ def train_network(request: TrainingRequest) -> None:
     shutil.rmtree(request.paths.converted(request.run), ignore_errors=True)
 
 
-def _train(request: TrainingRequest, run: Run) -> Trained:
+def _train(request: TrainingRequest, run: RunRecorder) -> Trained:
     spec, converted, settings = request.spec, request.paths.converted(request.run), request.settings
     training, validation = (
         [as_shard(path, converted, spec.network_type, spec.params) for path in files]
@@ -176,18 +176,21 @@ def _train(request: TrainingRequest, run: Run) -> Trained:
     )
 
 
-def _write_files(request: TrainingRequest, trained: Trained, run: Run) -> dict[str, float]:
+def _write_files(request: TrainingRequest, trained: Trained, run: RunRecorder) -> dict[str, float]:
     """Write the network's files, check the ONNX file against the trainer, and sum the training up."""
     folder = request.paths.network_folder(request.run)
     identity = {**request.identity(), "tracking_key": run.key}
     parity = write_network(
         folder, request.spec, trained.weights, identity, trained.history, trained.forward, trained.sample
     )
+    bounds = request.config.model(request.model).bounds
+    for_hssm = write_hssm_files(folder, request.spec, trained.weights, identity, bounds)
     if not request.export_onnx:  # it was needed to check the weights
-        (folder / "model.onnx").unlink()
-    for name in FILES:
-        if (folder / name).exists():
-            run.log_artifact(folder / name, "network")
+        for path in (folder / "model.onnx", *for_hssm):
+            path.unlink()
+    for path in (*(folder / name for name in FILES), *for_hssm):
+        if path.exists():
+            run.log_artifact(path, "network")
     for path in _write_lanfactory_files(request, trained):
         run.log_artifact(path, "training_output")  # LANfactory's name for the folder
     kept = {f"kept_{name}": value for name, value in trained.kept.items()}  # beside the curves, not in them
@@ -212,7 +215,7 @@ def _write_lanfactory_files(request: TrainingRequest, trained: Trained) -> list[
     )
 
 
-def _sidecar(request: TrainingRequest, run: Run) -> TrainingSidecar:
+def _sidecar(request: TrainingRequest, run: RunRecorder) -> TrainingSidecar:
     """The ids of the finished training."""
     dataset, store = request.data.dataset, store_of(request.config)
     return TrainingSidecar(
@@ -235,7 +238,7 @@ def _sidecar(request: TrainingRequest, run: Run) -> TrainingSidecar:
 
 
 # --- what is recorded ----------------------------------------------------------------------------------------------
-def _open_run(request: TrainingRequest, report: Path) -> Run:
+def _open_run(request: TrainingRequest, report: Path) -> RunRecorder:
     recording, dataset = request.recording, request.data.dataset
     tags = {"stage": "training", "model": request.model, "framework": request.framework}
     return open_run(

@@ -17,7 +17,8 @@ from lanline.sidecars import DatasetSidecar
 from lanline.tracking.journal.amend import amend_run
 from lanline.tracking.journal.events import journals
 from lanline.tracking.mlflow.dataset_runs import find_dataset_run, read_inventory
-from lanline.tracking.mlflow.store import StoreUnavailable, connect, get_run, store_of
+from lanline.tracking.mlflow.store import StoreUnavailable, connect_to_read, store_of
+from lanline.tracking.mlflow.tracked import get_run
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def _add_to_run(request: ValidationRequest) -> None:
     recorded = request.paths.data_report(request.model)
     if not journals(recorded):  # reports/ may have been cleared: the data are valid all the same
         return
-    with amend_run(recorded, store_of(request.config)) as run:
+    with amend_run(recorded, store_of(request.config), dataset.tracking_key) as run:
         run.set_tags({"validation": "passed"})
         run.log_artifact(request.paths.validation(request.model))
 
@@ -81,7 +82,7 @@ def tracked_inventory(config: Config, dataset: DatasetSidecar, local_inventory: 
     store = store_of(config)
     if store:
         try:
-            if dataset.run_id and get_run(connect(store), store, dataset.run_id) is None:
+            if dataset.run_id and get_run(connect_to_read(store), store, dataset.run_id) is None:
                 # As after `make clean`. The data set's own id, in dataset.json, still tells other data from these.
                 raise StoreUnavailable(
                     f"{store.shown} has no run {dataset.run_id} any more, that of data set {dataset.dataset_id} "
