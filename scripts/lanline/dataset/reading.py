@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from lanline.errors import UserError
+from lanline.errors import UserError, reason
 
 ITEM_BYTES = 4  # of a float32
 
@@ -32,7 +32,7 @@ def read_rows(path: Path, names: Sequence[str], start: int, stop: int) -> list[n
             header = json.loads(handle.read(size))
             return [_read_array(handle, 8 + size, header[name], start, stop) for name in names]
     except (OSError, KeyError, TypeError, ValueError, OverflowError, MemoryError) as error:
-        raise UserError(f"{path} cannot be read as a shard: {error or type(error).__name__}") from None
+        raise UserError(f"{path} cannot be read as a shard: {reason(error)}") from None
 
 
 def _read_array(handle: FileIO, first: int, described: dict[str, Any], start: int, stop: int) -> np.ndarray:
