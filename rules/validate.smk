@@ -22,6 +22,6 @@ rule validate_training_data:
     resources:
         **asks(effort.validate_training_data),
     params:
-        code=code_fingerprint("dataset/validation"),
+        code=code_fingerprint("dataset/validation", "dataset/row_checks", "dataset/engine_checks", "dataset/recipe"),
     script:
         "../scripts/validate_training_data.py"

@@ -22,5 +22,5 @@ with job_log(snakemake.log[0]), leaves_requeueing_to_slurm():
     recorded = Paths(config.name).data_report(dataset.model)
     if journals(recorded):  # reports/ may have been cleared: data are valid all the same
         with amend_run(recorded, store_of(config)) as run:
-            run.set_tags({"validation": "passed"})
+            run.set_tags({"validation": "accepted" if report.problems else "passed"})
             run.log_artifact(Path(snakemake.output[0]))

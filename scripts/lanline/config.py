@@ -36,6 +36,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+NOT_RECIPE = {"shards", "shards_per_job", "validation_fraction", "accept_problems"}  # keys of data
 Interval = Annotated[tuple[float, float], Strict(False)]  # YAML has lists, not tuples
 
 
@@ -134,6 +135,9 @@ class Data(Section):
     )
     floor: float = Field(-66.77497, description="lowest log-likelihood that a label can have")
     mixture: Mixture = Mixture()
+    accept_problems: bool = Field(
+        False, description="train on data that validation finds fault with; the network's records say so"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -317,9 +321,10 @@ class Config(Section):
         """What determines the content of a shard of ``model``, as plain JSON.
 
         The number of shards and how jobs share them are left out on purpose: a new shard leaves the others as they are.
+        So is what is done about problems with them.
         """
         entry = next(entry for entry in self.models if entry.name == model)
-        settings = self.data.model_dump(mode="json", exclude={"shards", "shards_per_job", "validation_fraction"})
+        settings = self.data.model_dump(mode="json", exclude=NOT_RECIPE)
         return {
             "model": model,
             "bounds": entry.model_dump(mode="json")["bounds"],

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lanline.config import Config
 from lanline.dataset.inventory import Inventory, build_inventory
+from lanline.dataset.problems import refuse_unless_accepted
 from lanline.dataset.validation import ValidationReport, validate_dataset
 from lanline.errors import UserError
 from lanline.experiment import flatten
@@ -111,15 +112,14 @@ def validate_training_data(config: Config, dataset: Dataset, local_inventory: Pa
     """Compare a data set with the inventory that MLflow holds, or with the local one where MLflow has none.
 
     Raises:
-        UserError: something is wrong with the data; the message is the full list.
+        UserError: something is wrong with the data and not accepted; the message lists it.
     """
     inventory, source = tracked_inventory(config, dataset, local_inventory)
     report = validate_dataset(Path(dataset.folder), inventory, source, config, threads)
     if inventory.dataset_id != dataset.dataset_id:
         raise UserError(f"{source} is of data set {inventory.dataset_id}, expected {dataset.dataset_id}")
-    if report.problems:
-        listed = "\n".join(f"  {problem}" for problem in report.problems)
-        raise UserError(f"{len(report.problems)} problem(s) with the data in {dataset.folder}:\n{listed}")
+    if refuse_unless_accepted(report.problems, dataset.folder, config.data.accept_problems):
+        return report
     say(f"{dataset.model}: {report.files} shards agree with {source}, and with the engine")
     return report
 

@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,29 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def emptied_if_refused(folder: Path) -> Iterator[None]:
+    """Leave no new file in ``folder``, nor new folders without files, if the block ends with a user's mistake.
+
+    Raises:
+        UserError: that of the block; or ``folder`` cannot be one, because a file is in the way.
+    """
+    parents = [folder.absolute(), *folder.absolute().parents]
+    first = next(path for path in parents if path.exists())
+    if not first.is_dir():
+        raise UserError(f"{first} is a file; expected a folder")
+    before = set(folder.iterdir()) if folder.is_dir() else set()
+    try:
+        yield
+    except UserError:
+        for path in set(folder.iterdir()) - before if folder.is_dir() else ():
+            path.unlink(missing_ok=True)
+        for path in parents[: parents.index(first)]:
+            with suppress(OSError):  # others may have put something there meanwhile
+                path.rmdir()
+        raise
 
 
 def _umask() -> int:

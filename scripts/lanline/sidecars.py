@@ -85,6 +85,7 @@ class Dataset(Sidecar):
     experiment_name: str
     run_id: str | None
     tracking_key: str | None
+    accepted_problems: tuple[str, ...] = ()  # with the data, that their user wants to train on
 
 
 class Run(Sidecar):
@@ -105,3 +106,4 @@ class Run(Sidecar):
     experiment_name: str
     run_id: str | None
     tracking_key: str | None
+    accepted_problems: tuple[str, ...] | None = None  # with the data that it was trained on

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lanline.config import Config, Framework, Training
+from lanline.dataset.content import validated
 from lanline.dataset.foreign import as_shard
+from lanline.dataset.problems import marked
 from lanline.experiment import BaseExperiment, flatten
 from lanline.files import sha256_json, write_json
 from lanline.logs import say, show_progress
@@ -85,7 +87,10 @@ class TrainNetwork(BaseExperiment):
         self.tracking.log_artifact(used)
         folder = self.paths.converted(self.task.run)
         training, validation = (
-            [as_shard(path, folder, self.spec.network_type, self.spec.params) for path in files]
+            [
+                as_shard(path, folder, self.spec.network_type, self.spec.params, self.settings.label_floor)
+                for path in files
+            ]
             for files in (self.task.training_files, self.task.validation_files)
         )
         return training, validation
@@ -183,7 +188,8 @@ class TrainNetwork(BaseExperiment):
     def identity(self) -> dict[str, str]:
         """Where the network comes from; it goes into the ONNX file's metadata too."""
         dataset = self.task.dataset
-        return {
+        problems = {"accepted_problems": marked(dataset.accepted_problems)} if dataset.accepted_problems else {}
+        return problems | {
             "run": self.task.run,
             "framework": self.task.framework,
             "seed": str(self.task.seed),
@@ -192,9 +198,11 @@ class TrainNetwork(BaseExperiment):
         }
 
     def tags(self) -> dict[str, str]:
-        return {"stage": "training", "model": self.task.model, "framework": self.task.framework} | lineage_tags(
-            self.task.dataset
-        )
+        dataset = self.task.dataset
+        tags = {"stage": "training", "model": self.task.model, "framework": self.task.framework}
+        if dataset.accepted_problems:
+            tags["accepted_problems"] = marked(dataset.accepted_problems)
+        return tags | lineage_tags(dataset)
 
     def links(self) -> dict[str, str]:
         return lineage_links(self.task.dataset)
@@ -221,6 +229,7 @@ class TrainNetwork(BaseExperiment):
             experiment_name=self.experiment_name,
             run_id=self.tracking.run_id,
             tracking_key=self.tracking.key if task.experiments.tracking_uri else None,
+            accepted_problems=dataset.accepted_problems or None,
         )
 
 
@@ -249,7 +258,9 @@ def split_files(files: Sequence[Path], n_validation: int) -> tuple[tuple[Path, .
 def workflow_task(config: Config, snakemake: Any, framework: Framework) -> TrainingTask:
     """The task that a rule's script was started for."""
     wildcards = snakemake.wildcards
-    training, validation = split_files([Path(path) for path in snakemake.input.shards], config.data.n_validation_shards)
+    shards = [Path(path) for path in snakemake.input.shards]
+    training, validation = split_files(shards, config.data.n_validation_shards)
+    dataset = validated(Dataset.read(snakemake.input.dataset), shards, Path(snakemake.input.validation))
     return TrainingTask(
         run=run_name(wildcards.model, wildcards.network, framework, wildcards.seed),
         model=wildcards.model,
@@ -258,7 +269,7 @@ def workflow_task(config: Config, snakemake: Any, framework: Framework) -> Train
         seed=int(wildcards.seed),
         training_files=training,
         validation_files=validation,
-        dataset=Dataset.read(snakemake.input.dataset),
+        dataset=dataset,
         experiments=Experiments.read(snakemake.input.experiments),
         paths=Paths(config.name),
         threads=snakemake.threads,

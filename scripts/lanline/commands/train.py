@@ -63,6 +63,12 @@ def _application(framework: Literal["torch", "jax"]) -> typer.Typer:
         dataset_id: Annotated[
             str | None, typer.Option(help="Which data set of that experiment, if it has several.")
         ] = None,
+        accept_data_problems: Annotated[
+            bool,
+            typer.Option(
+                "--accept-data-problems", help="Train although the data's check finds faults; records say so."
+            ),
+        ] = False,
         log_level: LogLevel = "WARNING",
     ) -> None:
         with command(log_level):
@@ -89,6 +95,7 @@ def _application(framework: Literal["torch", "jax"]) -> typer.Typer:
                     run_id=mlflow_run_id,
                     data_generation_experiment_id=data_generation_experiment_id,
                     dataset_id=dataset_id,
+                    accept_data_problems=accept_data_problems,
                 ),
                 dry_run,
             )

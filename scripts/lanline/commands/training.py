@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from lanline.commands.data_source import Source, find_data
 from lanline.commands.options import note_unused_tracking_options
 from lanline.commands.training_plan import Plan, read_plan
 from lanline.config import Config, Framework
-from lanline.dataset.foreign import SUFFIXES, as_shard, model_of
-from lanline.dataset.inventory import ID_DIGITS, TrackedFile, lineage_id
+from lanline.dataset.checking import Given, check_training_data
+from lanline.dataset.content import content_ids
+from lanline.dataset.foreign import as_shard, model_of
 from lanline.dataset.shards import read_origin
 from lanline.errors import UserError
-from lanline.files import sha256_file, sha256_json
+from lanline.files import emptied_if_refused, sha256_json
 from lanline.lineage.records import unfinished_run
 from lanline.logs import say
 from lanline.networks.specification import make_spec
@@ -27,7 +28,6 @@ from lanline.training_stage import TrainingTask, train_network
 
 # Sections of a configuration that say how a workflow makes and judges data; a command is given its data.
 LEFT_OUT = frozenset({"seed", "data", "evaluation"})
-NOT_RECIPE = ("params", "all_bounds", "used_engine", "shard")  # what a shard's header has beside its recipe
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Request:
     run_id: str | None
     data_generation_experiment_id: str | None
     dataset_id: str | None
+    accept_data_problems: bool = False
 
 
 def run_training(request: Request, dry_run: bool) -> None:
@@ -76,6 +77,8 @@ def run_training(request: Request, dry_run: bool) -> None:
     configured = plan.values.get("mlflow_experiment_name")
     experiment = experiment_name(request.experiment_name, configured, f"{model}-training")
     config = plan.config(model, tracked, experiment, tracking)
+    if request.accept_data_problems:
+        config = config.model_copy(update={"data": config.data.model_copy(update={"accept_problems": True})})
     if dry_run:
         with tempfile.TemporaryDirectory() as scratch:
             _describe(_make_task(request, plan, config, source, store, Path(scratch), every_file=False), config)
@@ -105,10 +108,14 @@ def _make_task(
     run = f"{run_name(model, network.name, request.framework, plan.seed)}-{sha256_json(identity)[:8]}"
     paths = NetworkBase(run, base / network.network_type / model)
     opened = used if every_file else [training[0], validation[0]]
-    shards = [as_shard(path, paths.converted(run), spec.network_type, spec.params) for path in opened]
-    _check_models(shards, model)
-    rows = sum(len(piece) for piece in pieces_of(shards, spec))
-    dataset = _dataset(source, model, ids, len(used), rows, store)
+    floor, folder = config.training_of(network.name).label_floor, paths.converted(run)
+    with emptied_if_refused(folder):
+        shards = {path: as_shard(path, folder, spec.network_type, spec.params, floor) for path in opened}
+        _check_models(list(shards.values()), model)
+        rows = sum(len(piece) for piece in pieces_of(list(shards.values()), spec))
+        given = Given(source.folder, *_converted(shards, training, validation), network.network_type, model)
+        accepted = check_training_data(given, config.data.accept_problems)
+    dataset = _dataset(source, model, ids, len(used), rows, store).model_copy(update={"accepted_problems": accepted})
     return TrainingTask(
         run=run,
         model=model,
@@ -130,6 +137,10 @@ def _make_task(
         export_onnx=request.export_onnx,
         left_out=LEFT_OUT,
     )
+
+
+def _converted(shards: dict[Path, Path], *lists: Sequence[Path]) -> list[list[Path]]:
+    return [[shards[path] for path in files if path in shards] for files in lists]
 
 
 def _check_models(shards: Sequence[Path], model: str) -> None:
@@ -154,22 +165,6 @@ def _dataset(source: Source, model: str, ids: tuple[str, str], files: int, rows:
         run_id=recorded.run.run_id if recorded else None,
         tracking_key=recorded.run.key if recorded else None,
     )
-
-
-def content_ids(files: Sequence[Path]) -> tuple[str, str]:
-    """Data set and lineage id of files without a record; for lanline's shards the ones that their record would have."""
-    digests = {path.name: sha256_file(path) for path in files}
-    if any(path.suffix in SUFFIXES for path in files):
-        dataset_id = sha256_json(digests)[:ID_DIGITS]
-        return dataset_id, dataset_id
-    tracked, lineages = [], set()
-    for path in files:
-        origin = read_origin(path)
-        rows = origin["thetas_per_shard"] * origin["rows_per_theta"]
-        tracked.append(TrackedFile(path.name, path.stat().st_size, rows, digests[path.name], origin["seed"]))
-        lineages.add(lineage_id({key: value for key, value in origin.items() if key not in NOT_RECIPE}))
-    dataset_id = sha256_json([asdict(file) for file in tracked])[:ID_DIGITS]
-    return dataset_id, lineages.pop() if len(lineages) == 1 else dataset_id
 
 
 def _describe(task: TrainingTask, config: Config) -> None:

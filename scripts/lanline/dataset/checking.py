@@ -3,31 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lanline.dataset.engine_checks import compare_foreign
-from lanline.dataset.problems import Problem, refuse_unless_accepted
-from lanline.dataset.recipe import ForeignOrigin, Recipe, foreign_origin, read_recipe
+from lanline.dataset.problems import Problem, refuse_unless_accepted, shown
+from lanline.dataset.recipe import ForeignOrigin, foreign_origin, read_recipe
 from lanline.dataset.row_checks import Limits, Scan, compare_files, scan_rows
 from lanline.dataset.shards import read_origin
 from lanline.dataset.validation import check_shard, compare_recipes
 from lanline.engines import resolve_engine
 from lanline.errors import UserError
+from lanline.logs import say
 
+SAME_THETAS = 0.5
 SIMULATED_AGAIN = 3  # files of simulated labels of which a block is computed again: that takes seconds
 
 
-def check_training_data(
-    training: Sequence[Path], validation: Sequence[Path], network_type: str, model: str, accept: bool
-) -> tuple[str, ...]:
-    """Look at all that a training is given, before its first epoch.
+@dataclass(frozen=True)
+class Given:
+    """What a training is given.
 
-    Args:
+    Attributes:
+        folder: where the data lie, for messages.
         training: shards to train on, those made of pickles among them.
         validation: shards to validate on.
         network_type: of the network.
         model: its name.
+    """
+
+    folder: Path
+    training: Sequence[Path]
+    validation: Sequence[Path]
+    network_type: str
+    model: str
+
+
+def check_training_data(given: Given, accept: bool) -> tuple[str, ...]:
+    """Look at all that a training is given, before its first epoch.
+
+    Args:
+        given: the files.
         accept: whether to train although something is wrong.
 
     Returns:
@@ -36,7 +55,7 @@ def check_training_data(
     Raises:
         UserError: something is wrong and not accepted; the message lists it.
     """
-    files = sorted({*training, *validation})
+    files = sorted({*given.training, *given.validation})
     problems: list[Problem] = []
     scans: dict[Path, Scan] = {}
     recipes: dict[Path, Any] = {}
@@ -44,34 +63,41 @@ def check_training_data(
     for path in files:
         try:
             origin = read_origin(path)
-            made: Recipe | ForeignOrigin = foreign_origin(origin, model) if "from" in origin else read_recipe(path)
-            if isinstance(made, Recipe):
-                recipes[path] = made.values
-                simulated += resolve_engine(made.model, made.data) == "simulation"
-                found, scans[path] = check_shard(path, made, again=simulated <= SIMULATED_AGAIN)
+            if "from" in origin:
+                made = foreign_origin(origin, given.model)
+                found, scans[path] = _check_foreign(path, made, given.network_type)
+                recipes[path] = {"model": given.model, "delta_t": made.data.delta_t, "max_t": made.data.max_t}
             else:
-                recipes[path] = {"model": model, **{key: getattr(made.data, key) for key in ("delta_t", "max_t")}}
-                found, scans[path] = _check_foreign(path, made, network_type)
+                recipe = read_recipe(path)
+                simulated += resolve_engine(recipe.model, recipe.data) == "simulation"
+                found, scans[path] = check_shard(path, recipe, again=simulated <= SIMULATED_AGAIN)
+                recipes[path] = recipe.values
         except UserError as error:
             found = [("unreadable", str(error))]
-        problems += [Problem(_name(path), kind, reason) for kind, reason in found]
+        problems += [Problem(shown(path), kind, reason) for kind, reason in found]
     problems += _compare_with_first(recipes)
-    problems += compare_files(scans, validation)
-    return refuse_unless_accepted(problems, files[0].parent, accept)
-
-
-def _name(path: Path) -> str:
-    return path.name.removesuffix(".safetensors") if ".pickle." in path.name or ".pkl." in path.name else path.name
+    foreign = [scans[path] for path in recipes if path in scans and "seed" not in recipes[path]]
+    problems += compare_files(scans, given.validation, estimated=bool(foreign))
+    _note_same_thetas(foreign)
+    return refuse_unless_accepted(problems, given.folder, accept)
 
 
 def _check_foreign(path: Path, made: ForeignOrigin, network_type: str) -> tuple[list[tuple[str, str]], Scan]:
-    # The estimate of ssm-simulators draws response times beyond the time limit too.
-    limits = Limits(made.model, made.data.floor, 2 * made.data.max_t)
+    limits = Limits(made.model, made.data.floor, made.data.max_t, estimated=True)
     scan = scan_rows(path, limits, [f"{network_type}_data", f"{network_type}_labels"])
     found = [*scan.problems, *(("labels", reason) for reason in made.contradictions)]
     if not found:  # where rows are impossible, that says more than labels that do not fit them
         found += compare_foreign(path, made, network_type)
     return found, scan
+
+
+def _note_same_thetas(foreign: Sequence[Scan]) -> None:
+    """ssm-simulators up to 0.15 draws the thetas of every file with the same seeds, 0, 1, 2 and so on."""
+    if len(foreign) > 1 and np.isin(foreign[1].thetas, foreign[0].thetas).mean() > SAME_THETAS:
+        say(
+            "note: the files share their parameter vectors, as those of one `generate` of ssm-simulators do: more "
+            "files bring no new ones, and the validation loss does not tell how well the network does at others"
+        )
 
 
 def _compare_with_first(recipes: dict[Path, Any]) -> list[Problem]:
@@ -80,8 +106,8 @@ def _compare_with_first(recipes: dict[Path, Any]) -> list[Problem]:
     (first, expected), *others = recipes.items() if recipes else [(Path(), {})]
     for path, recipe in others:
         if ("seed" in recipe) != ("seed" in expected):
-            problems.append(Problem(_name(path), "recipe", f"lies among files of another kind ({_name(first)})"))
+            problems.append(Problem(shown(path), "recipe", f"lies among files of another kind ({shown(first)})"))
             continue
-        whose = f"{_name(first)} with"
-        problems += [Problem(_name(path), kind, why) for kind, why in compare_recipes(recipe, expected, whose)]
+        whose = f"{shown(first)} with"
+        problems += [Problem(shown(path), kind, why) for kind, why in compare_recipes(recipe, expected, whose)]
     return problems

@@ -338,9 +338,7 @@ def _check_params(path: Path, content: dict[str, Any], params: tuple[str, ...]) 
         raise UserError(f"{path} has the parameters {', '.join(names)}; expected {', '.join(params)}")
 
 
-def _array_names(
-    path: Path, content: dict[str, Any], network_type: str, params: tuple[str, ...]
-) -> tuple[str, str]:
+def _array_names(path: Path, content: dict[str, Any], network_type: str, params: tuple[str, ...]) -> tuple[str, str]:
     """Where a pickle keeps what a network of that type is trained on."""
     if network_type == "lan" and "lan_data" not in content and {"data", "labels"} <= content.keys():
         return "data", "labels"  # ssm-simulators before it had other networks than lan
@@ -384,16 +382,20 @@ def _contradictions(content: dict[str, Any], network_type: str, params: tuple[st
     )
     if gonogo is None or ("deadline" in params and omitted is not None and not omitted.any()):
         return []
-    others = {"cpn_labels": counted}
-    if given is not None and omitted is not None and len(given) == len(omitted):
-        others["cpn_no_omission_labels and opn_labels"] = given * (1 - omitted)
-    found = []
-    for name, upper in others.items():
-        if upper is not None and len(upper) == len(gonogo):
-            off = np.abs(1 - upper - gonogo) > CONTRADICTION
-            if off.mean() > CONTRADICTION:
-                found.append(f"gonogo_labels and {name} contradict each other in {int(off.sum()):,} of {len(off):,} rows")
-    return found
+    # Of all responses, or of those that were not omitted.
+    candidates = [counted, *(_times(upper, omitted) for upper in (given, counted))]
+    fitting = [upper for upper in candidates if upper is not None and len(upper) == len(gonogo)]
+    off = [np.abs(1 - upper - gonogo) > CONTRADICTION for upper in fitting]
+    if not off or min(rows.mean() for rows in off) <= CONTRADICTION:
+        return []
+    bad = min(int(rows.sum()) for rows in off)
+    return [f"gonogo_labels and the other probabilities contradict each other in {bad:,} of {len(gonogo):,} rows"]
+
+
+def _times(upper: np.ndarray | None, omitted: np.ndarray | None) -> np.ndarray | None:
+    if upper is None or omitted is None or len(upper) != len(omitted):
+        return None
+    return upper * (1 - omitted)
 
 
 def _column(content: dict[str, Any], name: str) -> np.ndarray | None:
@@ -426,6 +428,8 @@ def _numbers(path: Path, content: dict[str, Any], name: str, lowest: float | Non
     if lowest is not None:
         array = np.where(np.isneginf(array), np.float32(lowest), array)
     if bad := int(np.count_nonzero(~np.isfinite(array))):
-        hint = "; set LABELS_LOWER_BOUND (or training.label_floor) to raise -inf to it" if np.isneginf(array).any() else ""
+        hint = (
+            "; set LABELS_LOWER_BOUND (or training.label_floor) to raise -inf to it" if np.isneginf(array).any() else ""
+        )
         raise UserError(f"{path}: {bad:,} values of {name} are NaN or infinite{hint}")
     return array

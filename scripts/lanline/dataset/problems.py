@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from lanline.errors import UserError
 from lanline.logs import say
@@ -13,6 +14,7 @@ NEVER_ACCEPTED = frozenset(
     {"missing", "truncated", "changed", "unreadable", "model", "header", "shape", "dtype", "not finite", "inventory"}
 )
 SHOWN = 20  # problems in a message
+MARK_LENGTH = 400  # characters
 HOW_TO_ACCEPT = (
     "to train on these data all the same, set data.accept_problems: true (commands: --accept-data-problems); "
     "the network's records will say so"
@@ -29,6 +31,11 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.file}: {self.kind}: {self.reason}"
+
+
+def shown(path: Path) -> str:
+    """The name of a file, of a shard that was made of a pickle the pickle's."""
+    return path.stem if Path(path.stem).suffix in (".pickle", ".pkl") else path.name
 
 
 def refuse_unless_accepted(problems: Sequence[Problem], folder: object, accept: bool) -> tuple[str, ...]:
@@ -53,3 +60,9 @@ def refuse_unless_accepted(problems: Sequence[Problem], folder: object, accept: 
         raise UserError(found if fatal else f"{found}\n{HOW_TO_ACCEPT}")
     say(f"{found}\naccepted, as data.accept_problems says; the network's records name them")
     return tuple(map(str, problems))
+
+
+def marked(accepted: Sequence[str]) -> str:
+    """Accepted problems as a line for metadata and tags: their number and the first ones."""
+    first = "; ".join(accepted)
+    return f"{len(accepted)}: {first if len(first) <= MARK_LENGTH else first[:MARK_LENGTH] + '...'}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lanline.dataset.problems import Problem
+from lanline.dataset.problems import Problem, shown
 from lanline.dataset.reading import open_shard, read_rows
 from lanline.models import Model, bounds_at
 
@@ -18,9 +18,10 @@ FIELD_FLOOR = -66.77497  # log of 1e-29: the lowest label in the field's files
 HIGHEST_LABEL = 20.0  # a density of 5e8 per second: all responses within nanoseconds
 EARLIEST_RT = -1.0  # seconds; rows before 0 teach that there is nothing
 OMISSION = -999.0  # what ssm-simulators writes for an rt that there is none of
+LATE_SHARE, FAR_TOO_LATE = 0.1, 50.0  # of estimated rows
 SLACK = 1e-3
 SIGNATURE_ROWS = 4096  # rows by which files are compared with each other
-REPEATED_SHARE = 0.01  # float32 makes a few rows equal by chance
+WHOLE_FILE, REPEATED_SHARE = 0.95, 0.01  # float32 makes a few rows equal by chance
 FEW = 8  # values that may all be equal by chance
 
 
@@ -31,12 +32,15 @@ class Limits:
     Attributes:
         model: with the bounds that thetas lie in.
         floor: lowest label of a lan.
-        latest_rt: largest rt, seconds.
+        latest_rt: largest rt, seconds: the time limit.
+        estimated: whether rows were drawn from an estimate, ssm-simulators', which has a few that come much later, and
+            has probabilities that are shares of trials, which are often equal.
     """
 
     model: Model
     floor: float = FIELD_FLOOR
     latest_rt: float = np.inf
+    estimated: bool = False
 
 
 @dataclass
@@ -45,11 +49,14 @@ class Scan:
 
     Attributes:
         problems: by kind and reason.
-        signatures: by array, the smallest hashes of its rows: those of equal rows are equal.
+        signatures: by network type, the smallest hashes of its rows: those of equal rows are equal. Rows of a lan are
+            theta, rt and choice, of the others theta and label.
+        thetas: the smallest hashes of its parameter vectors.
     """
 
     problems: list[tuple[str, str]] = field(default_factory=list)
     signatures: dict[str, np.ndarray] = field(default_factory=dict)
+    thetas: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
 
 
 def scan_rows(path: Path, limits: Limits, names: Sequence[str]) -> Scan:
@@ -73,7 +80,13 @@ def scan_rows(path: Path, limits: Limits, names: Sequence[str]) -> Scan:
             (values,) = read_rows(path, [name], start, min(start + PIECE_ROWS, n))
             counts.update(_count_wrong(name, values, limits))
             if name.endswith("_data"):
-                _extend_signature(scan.signatures, name, values)
+                rows = values
+                network_type, n_params = name.removesuffix("_data"), len(limits.model.params)
+                if network_type != "lan" and f"{network_type}_labels" in lengths:
+                    (labels,) = read_rows(path, [f"{network_type}_labels"], start, start + len(values))
+                    rows = np.concatenate([values, labels.reshape(len(labels), -1)], axis=1)
+                _extend_signature(scan.signatures, network_type, rows)
+                scan.thetas = _smallest(np.unique(np.concatenate([scan.thetas, _hash_rows(values[:, :n_params])])))
             else:
                 span = min(span[0], float(values.min())), max(span[1], float(values.max()))
         if name == "lan_labels" and n > FEW and span[0] == span[1]:
@@ -106,7 +119,9 @@ def _count_wrong(name: str, values: np.ndarray, limits: Limits) -> dict[tuple[st
 def _wrong_responses(rt: np.ndarray, choice: np.ndarray, limits: Limits) -> dict[tuple[str, str], np.ndarray]:
     allowed = ", ".join(map(str, limits.model.choices))
     omitted, late = rt == OMISSION, rt > limits.latest_rt + SLACK
-    reason = f"rows have an rt above {limits.latest_rt:g} s, the time limit of the data"
+    if limits.estimated and late.mean() <= LATE_SHARE:
+        late = rt > FAR_TOO_LATE * limits.latest_rt
+    reason = f"rows have an rt beyond the time limit of the data, {limits.latest_rt:g} s"
     if late.mean() > 0.5 and np.median(rt[late]) > 50:
         reason += " (milliseconds? seconds are expected)"
     return {
@@ -134,9 +149,13 @@ def _extend_signature(signatures: dict[str, np.ndarray], name: str, values: np.n
     hashes = _hash_rows(values)
     if name in signatures:
         hashes = np.concatenate([signatures[name], hashes])
+    signatures[name] = np.sort(_smallest(hashes))
+
+
+def _smallest(hashes: np.ndarray) -> np.ndarray:
     if len(hashes) > SIGNATURE_ROWS:
-        hashes = np.partition(hashes, SIGNATURE_ROWS - 1)[:SIGNATURE_ROWS]
-    signatures[name] = np.sort(hashes)
+        return np.partition(hashes, SIGNATURE_ROWS - 1)[:SIGNATURE_ROWS]
+    return hashes
 
 
 def _hash_rows(values: np.ndarray) -> np.ndarray:
@@ -153,15 +172,16 @@ def _repeated(signatures: dict[str, np.ndarray]) -> Iterator[tuple[str, str]]:
     for name, hashes in signatures.items():
         share = 1 - len(np.unique(hashes)) / max(len(hashes), 1)
         if share > REPEATED_SHARE:
-            yield "duplicate", f"{share:.0%} of the rows of {name} are repetitions of others"
+            yield "duplicate", f"{share:.0%} of the rows of {name}_data are repetitions of others"
 
 
-def compare_files(scans: dict[Path, Scan], validation: Sequence[Path] = ()) -> list[Problem]:
+def compare_files(scans: dict[Path, Scan], validation: Sequence[Path] = (), estimated: bool = False) -> list[Problem]:
     """Rows that two files have in common.
 
     Args:
         scans: what was seen, by file.
         validation: the files that validate a training; rows of theirs must not be trained on.
+        estimated: as `Limits.estimated`.
     """
     problems = []
     ordered = [*(path for path in scans if path in validation), *(path for path in scans if path not in validation)]
@@ -169,12 +189,18 @@ def compare_files(scans: dict[Path, Scan], validation: Sequence[Path] = ()) -> l
     for number, path in enumerate(ordered):
         for name, hashes in scans[path].signatures.items():
             own = np.unique(hashes)
-            if name in seen and (found := _in_common(own, *seen[name])):
+            if name in seen and (
+                found := _in_common(own, *seen[name], WHOLE_FILE if estimated and name != "lan" else REPEATED_SHARE)
+            ):
                 other = ordered[found[0]]
                 trap = other in validation and path not in validation
                 what = "which validates the training" if trap else "another file"
                 problems.append(
-                    Problem(path.name, "duplicate", f"{found[1]:.0%} of its {name} are also in {other.name}, {what}")
+                    Problem(
+                        shown(path),
+                        "duplicate",
+                        f"{found[1]:.0%} of its rows of {name}_data are also in {shown(other)}, {what}",
+                    )
                 )
             old, owner = seen.get(name, (np.empty(0, np.uint64), np.empty(0, int)))
             merged = np.concatenate([old, own])
@@ -183,10 +209,10 @@ def compare_files(scans: dict[Path, Scan], validation: Sequence[Path] = ()) -> l
     return problems
 
 
-def _in_common(own: np.ndarray, seen: np.ndarray, owner: np.ndarray) -> tuple[int, float] | None:
+def _in_common(own: np.ndarray, seen: np.ndarray, owner: np.ndarray, allowed: float) -> tuple[int, float] | None:
     """The file that has most rows in common, and the share of ``own`` that it has."""
     at = np.minimum(np.searchsorted(seen, own), len(seen) - 1)
     shared = seen[at] == own
-    if shared.mean() <= REPEATED_SHARE:
+    if shared.mean() <= allowed:
         return None
     return int(np.bincount(owner[at[shared]]).argmax()), float(shared.mean())

@@ -20,9 +20,10 @@ from lanline.dataset.rows import shard_shapes
 from lanline.errors import UserError
 from lanline.files import sha256_file
 
+
 @dataclass(frozen=True)
 class ValidationReport:
-    """What was compared and what was found. Data pass when there are no problems."""
+    """What was compared and what was found. Data pass when there are no problems; others may be accepted."""
 
     dataset_id: str
     lineage_id: str
@@ -60,7 +61,9 @@ def validate_dataset(
         for name in sorted(present - tracked)
     ]
     if inventory.dataset_id != content_id(inventory.files):
-        problems.append(Problem(compared_with, "inventory", f"its id is not {content_id(inventory.files)}, of its files"))
+        problems.append(
+            Problem(compared_with, "inventory", f"its id is not {content_id(inventory.files)}, of its files")
+        )
     check = partial(_check_file, folder, config, inventory)
     scans: dict[Path, Scan] = {}
     with ThreadPoolExecutor(threads) as pool:
@@ -79,9 +82,7 @@ def validate_dataset(
     )
 
 
-def _check_file(
-    folder: Path, config: Config, inventory: Inventory, tracked: TrackedFile
-) -> tuple[list[Problem], Scan]:
+def _check_file(folder: Path, config: Config, inventory: Inventory, tracked: TrackedFile) -> tuple[list[Problem], Scan]:
     path, scan = folder / tracked.file, Scan()
     if not path.is_file():
         return [Problem(tracked.file, "missing", f"tracked, but not in {folder}")], scan
