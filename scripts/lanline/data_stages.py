@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lanline.config import Config
+from lanline.config import Config, check_experiment_names
 from lanline.dataset.inventory import Inventory, build_inventory
 from lanline.dataset.problems import refuse_unless_accepted
 from lanline.dataset.validation import ValidationReport, validate_dataset
@@ -35,6 +35,7 @@ def open_experiments(config: Config, model: str) -> Experiments:
 def opened(config: Config, names: list[str]) -> list[Experiment]:
     """Experiments of these names, made in the store if there is one. Raises as `open_experiments` does."""
     ids: dict[str, str] = {}
+    check_experiment_names(names)
     if store := store_of(config):
         try:
             ids = tracking_store.open_experiments(store, names)

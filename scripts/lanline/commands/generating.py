@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lanline.commands.foreign_config import SsmsFile, check, is_foreign
+from lanline.commands.foreign_config import SsmsFile, check, is_foreign, nested
 from lanline.commands.options import note_unused_tracking_options
-from lanline.config import Config, parse_config
+from lanline.config import Config, check_experiment_names, check_time_limit, parse_config
 from lanline.data_stages import opened, record_lineage
 from lanline.dataset.generate import generate_shards, is_whole
 from lanline.dataset.inventory import lineage_id
 from lanline.dataset.rows import block_rows
 from lanline.engines import resolve_engine
 from lanline.errors import UserError
-from lanline.files import read_yaml
+from lanline.files import read_yaml, section
 from lanline.logs import say
 from lanline.paths import INVENTORY, record_file
 from lanline.sidecars import Experiments, ShardRecord
@@ -51,6 +51,8 @@ def run_generation(request: Request, dry_run: bool) -> None:
     n_files = request.n_files or config.data.shards
     config = config.model_copy(update={"data": config.data.model_copy(update={"shards": n_files})})
     engine = resolve_engine(config.model(model), config.data)
+    name = experiment_name(request.experiment_name, config.mlflow_experiment_name, f"{model}-data-generation")
+    check_experiment_names([name])
     missing = [index for index in range(n_files) if not _is_there(folder, index, config, model)]
     if dry_run:
         block_rows(config.model(model), config.data, config.seed, 0, 0)
@@ -59,7 +61,6 @@ def run_generation(request: Request, dry_run: bool) -> None:
             f"in {folder}, {n_files - len(missing)} of them there; nothing was written"
         )
         return
-    name = experiment_name(request.experiment_name, config.mlflow_experiment_name, f"{model}-data-generation")
     [experiment] = opened(config, [name])
     generate_shards(config, model, folder, missing, request.cores)
     store = store_of(config)
@@ -82,7 +83,7 @@ def _read_config(request: Request) -> Config:
     source = str(request.config_path) if request.config_path else "lanline's default configuration"
     values: dict[str, Any] = read_yaml(request.config_path) if request.config_path else {"models": ["ddm"]}
     if is_foreign(values):
-        file = check(SsmsFile, values, source)
+        file = check(SsmsFile, nested(values), source)
         values = {"models": [file.MODEL], "data": file.data()}
     given = {"uri": request.tracking_uri, "artifact_location": request.artifact_location}
     tracked = bool(request.mlflow_on or request.run_name or values.get("mlflow_tracking"))
@@ -91,13 +92,14 @@ def _read_config(request: Request) -> Config:
         "name": "generate",
         **values,
         "mlflow_tracking": tracked,
-        "tracking": {**(values.get("tracking") or {}), **{key: value for key, value in given.items() if value}},
+        "tracking": {**section(values, "tracking", source), **{key: value for key, value in given.items() if value}},
         **({} if request.seed is None else {"seed": request.seed}),
     }
     config = parse_config(values, source)
     if len(config.models) != 1:
         names = ", ".join(entry.name for entry in config.models)
         raise UserError(f"{source} has several models ({names}): `generate` makes data of one, the workflow of all")
+    check_time_limit(config)
     return config
 
 

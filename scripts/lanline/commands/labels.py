@@ -16,6 +16,7 @@ from lanline.commands.options import wide_console
 from lanline.config import Data
 from lanline.dataset.rows import theta_from_unit_cube
 from lanline.engines import Densities, densities, resolve_engine
+from lanline.engines.closed_form import full_ddm
 from lanline.errors import UserError, did_you_mean
 from lanline.files import atomic_path
 from lanline.models import Model, bounds_at, get_model, params_by_bounds
@@ -25,6 +26,7 @@ DRAWS = 10_000  # responses at which engines are compared
 UNIFORM, SAMPLED = 1000, 4000  # points of a curve: evenly spaced, and where the responses are
 SCARCE = 1e-6  # a choice that is made less often has no quantiles
 QUANTILES = (0.1, 0.5, 0.9)
+LARGEST = 1e4  # what a parameter can be
 MIN_LOG_DENSITY = -10.0  # engines are compared where the first one is above this
 
 
@@ -107,6 +109,7 @@ def parse_theta(model: Model, text: str | None) -> np.ndarray:
             theta[model.params.index(param)] = given[param]
         elif any(bound in given for bound in model.bounds[param]):
             theta[model.params.index(param)] = np.mean(bounds_at(model, param, theta))
+    _check_ranges(model, theta)
     return theta
 
 
@@ -114,11 +117,35 @@ def _impossible(model: Model, param: str, value: float) -> str:
     """What is wrong with a value that the model cannot have; nothing is with one that is only outside its bounds."""
     if not math.isfinite(value):
         return f"expected {param}=number"
+    if abs(value) > LARGEST:
+        return f"expected a number within {LARGEST:g}"
     if param in ("a", "b") and value <= 0:
-        return "a bound lies above 0"
+        return "bounds must be > 0"
     if param == "z" and model.choices == (-1, 1) and not 0 < value < 1:
         return "the start point lies between the bounds, 0 < z < 1"
+    if param in ("t", "ndt", "deadline") and value < 0:
+        return "a time must be >= 0"
+    if param in ("sv", "st", "sz", "s", "s_pre", "s_post", "A") and value < 0:
+        return "a standard deviation or a range must be >= 0"
+    if param == "alpha" and "levy" in model.simulator and not 0 < value <= 2:
+        return "the noise is stable for 0 < alpha <= 2"
     return ""
+
+
+def _check_ranges(model: Model, theta: np.ndarray) -> None:
+    """Refuse ranges of trial-to-trial variability that reach where the model has nothing.
+
+    Raises:
+        UserError: the non-decision time could be negative, or the start point lie beyond both bounds.
+    """
+    value = dict(zip(model.params, theta, strict=True))
+    if not full_ddm.covers(model):
+        return
+    if value["st"] > value["t"]:
+        raise UserError(f"--theta: t - st is {value['t'] - value['st']:g}: the earliest non-decision time must be >= 0")
+    widest = 2 * value["a"] if model.simulator == "full_ddm" else 1.0
+    if 2 * value.get("sz", 0.0) > widest:
+        raise UserError(f"--theta: sz={value['sz']:g}: start points z - sz to z + sz are wider apart than the bounds")
 
 
 def label_curves(model: Model, theta: np.ndarray, engines: Sequence[str], data: Data) -> list[LabelCurve]:

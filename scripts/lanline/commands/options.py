@@ -14,6 +14,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+MAX_SEED = 2**63 - 1  # as in a configuration
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 MlflowOn = Annotated[bool, typer.Option("--mlflow-on", help="Record the run in MLflow.")]
@@ -63,8 +64,8 @@ def app() -> typer.Typer:
 
 @contextmanager
 def command(log_level: str = "WARNING") -> Iterator[None]:
-    """A command's body: a user's mistake ends it with one message and exit code 1."""
-    from lanline.errors import UserError
+    """A command's body: a user's mistake, or what the system refuses, ends it with one message and exit code 1."""
+    from lanline.errors import UserError, reason
 
     try:
         if log_level.upper() not in LEVELS:
@@ -73,6 +74,10 @@ def command(log_level: str = "WARNING") -> Iterator[None]:
         yield
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except (OSError, MemoryError) as error:  # a full disk, a file where a folder is expected, no permission
+        logging.getLogger(__name__).debug("where it happened", exc_info=True)
+        print(f"error: {reason(error)}", file=sys.stderr)
         raise SystemExit(1) from None
 
 

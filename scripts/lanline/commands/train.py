@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from lanline.commands.options import (
+    MAX_SEED,
     ArtifactLocation,
     ExperimentName,
     LogLevel,
@@ -41,7 +42,8 @@ def _application(framework: Literal["torch", "jax"]) -> typer.Typer:
         training_data_folder: Annotated[Path | None, typer.Option(help="Folder of the training data.")] = None,
         network_id: Annotated[int, typer.Option(help="Which of the file's networks, counted from 0.")] = 0,
         seed: Annotated[
-            int | None, typer.Option(min=0, help="Of initial weights and row order. Default: the file's, then 1.")
+            int | None,
+            typer.Option(min=0, max=MAX_SEED, help="Of initial weights and row order. Default: the file's, then 1."),
         ] = None,
         threads: Annotated[int | None, typer.Option(min=1, help="Cores to use. Default: all.")] = None,
         dl_workers: Annotated[

@@ -14,7 +14,8 @@ from typing import Any
 from lanline.commands.foreign_config import LanfactoryFile, check, is_foreign
 from lanline.config import Config, Data, Framework, parse_config
 from lanline.errors import UserError
-from lanline.files import read_yaml
+from lanline.files import read_yaml, section
+from lanline.logs import say
 from lanline.training_stage import split_files
 
 
@@ -88,6 +89,8 @@ def read_plan(path: Path | None, framework: Framework, network_id: int, seed: in
         return _own_plan(values, str(path), network_id, seed)
     file = check(LanfactoryFile, values, str(path))
     network = file.network(network_id)
+    for note in file.notes():
+        say(f"{path}: {note}")
     device = "gpu" if file.CPU_BATCH_SIZE != file.GPU_BATCH_SIZE and has_gpu(framework) else "cpu"
     return Plan(
         values={"networks": [network], "training": file.training(device)},
@@ -96,7 +99,7 @@ def read_plan(path: Path | None, framework: Framework, network_id: int, seed: in
         seed=1 if seed is None else seed,
         models=(file.MODEL,),
         data_folder=Path(file.TRAINING_DATA_FOLDER) if file.TRAINING_DATA_FOLDER else None,
-        max_files=file.N_TRAINING_FILES,
+        max_files=file.max_files(network_id),
         training_share=file.TRAIN_VAL_SPLIT,
     )
 
@@ -112,7 +115,7 @@ def _own_plan(values: dict[str, Any], source: str, network_id: int, seed: int | 
         network=network_id,
         seed=config.training.seeds[0] if seed is None else seed,
         models=tuple(entry.name for entry in config.models) if "models" in values else (),
-        tracking=values.get("tracking") or {},
+        tracking=section(values, "tracking", source),
     )
 
 
