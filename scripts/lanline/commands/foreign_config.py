@@ -57,7 +57,7 @@ class LanfactoryFile(Section):
     LR_SCHEDULER: Literal["reduce_on_plateau", "multiply"] | None = "reduce_on_plateau"
     LR_SCHEDULER_PARAMS: SchedulerParams | None = None
     TRAIN_VAL_SPLIT: Annotated[float, Field(gt=0, le=1)] = 0.98
-    N_TRAINING_FILES: Annotated[list[Count], BeforeValidator(_listed), Field(min_length=1)] = [10_000]
+    N_TRAINING_FILES: Annotated[list[Count], BeforeValidator(_listed), Field(min_length=1)] = Field([10_000])
     LABELS_LOWER_BOUND: str | float = Field("np.log(1e-7)", validate_default=True)
     SHUFFLE: bool = True  # see `notes`
 

@@ -307,11 +307,11 @@ def as_shard(
     data_name, labels_name = _array_names(path, content, network_type, params)
     data = _numbers(path, content, data_name)
     labels = _numbers(path, content, labels_name, label_floor if network_type == "lan" else None)
+    if len(labels) == 0:
+        raise UserError(f"{path}: {labels_name} has no rows")
     labels = labels.reshape(len(labels), -1)
     if data.ndim != 2 or len(labels) != len(data):
         raise UserError(f"{path}: {data_name} and {labels_name} have shapes {data.shape} and {labels.shape}")
-    if len(data) == 0:
-        raise UserError(f"{path}: {data_name} has no rows")
     if network_type != "lan":
         labels = _probabilities(path, labels_name, labels)
     if labels.shape[1] == 1:  # as in lanline's own shards; of several choices there is a column each

@@ -85,7 +85,7 @@ def test_the_workflows_validation_refuses_or_accepts(wrong):
     values = dict.fromkeys(Dataset.model_fields) | {"schema_version": 1, "model": "ddm", "folder": "data", "files": 2}
     values |= {"rows": 400, "experiment_name": "", "accepted_problems": ()}
     dataset = Dataset(**values | {"dataset_id": wrong.dataset_id, "lineage_id": wrong.lineage_id})
-    with pytest.raises(UserError, match="set data.accept_problems: true"):
+    with pytest.raises(UserError, match=r"set data\.accept_problems: true"):
         validate_training_data(configured(), dataset, Path("inventory.json"), 1)
     report = validate_training_data(configured(accept=True), dataset, Path("inventory.json"), 1)
     assert not report.to_json()["passed"]
