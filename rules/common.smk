@@ -14,7 +14,7 @@ from lanline.engine_facts import check_engines
 from lanline.errors import UserError
 from lanline.files import read_yaml
 from lanline.paths import Paths, run_name, shard_groups, shard_label
-from lanline.versions import code_fingerprint, training_code
+from lanline.fingerprints import stage_code, training_code
 
 try:
     for path in workflow.configfiles:  # Snakemake reads them itself, and keeps the last of two equal keys

@@ -22,6 +22,7 @@ rule validate_training_data:
     resources:
         **asks(effort.validate_training_data),
     params:
-        code=code_fingerprint("dataset/validation", "dataset/row_checks", "dataset/engine_checks", "dataset/recipe"),
+        code=stage_code("validate_training_data"),
+        accept=CONFIG.data.accept_problems,
     script:
         "../scripts/validate_training_data.py"

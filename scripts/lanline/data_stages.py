@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lanline.config import Config, check_experiment_names
 from lanline.dataset.inventory import Inventory, build_inventory
 from lanline.dataset.problems import refuse_unless_accepted
-from lanline.dataset.validation import ValidationReport, validate_dataset
 from lanline.errors import UserError
 from lanline.experiment import flatten
 from lanline.files import write_config, write_json
@@ -17,6 +17,9 @@ from lanline.sidecars import Dataset, Experiment, Experiments, ShardRecord
 from lanline.tracking.lineage import SHARD_RECORDS, find_dataset_run, read_inventory, record_dataset
 from lanline.tracking.mlflow import store as tracking_store
 from lanline.tracking.mlflow.store import StoreUnavailable, connect, experiment_name, get_run, store_of
+
+if TYPE_CHECKING:
+    from lanline.dataset.validation import ValidationReport
 
 
 def open_experiments(config: Config, model: str) -> Experiments:
@@ -115,10 +118,14 @@ def validate_training_data(config: Config, dataset: Dataset, local_inventory: Pa
     Raises:
         UserError: something is wrong with the data and not accepted; the message lists it.
     """
+    from lanline.dataset.validation import validate_dataset  # not for stages that compute nothing: it needs the engines
+
     inventory, source = tracked_inventory(config, dataset, local_inventory)
     report = validate_dataset(Path(dataset.folder), inventory, source, config, threads)
     if inventory.dataset_id != dataset.dataset_id:
         raise UserError(f"{source} is of data set {inventory.dataset_id}, expected {dataset.dataset_id}")
+    for note in report.notes:
+        say(f"{dataset.model}: {note}")
     if refuse_unless_accepted(report.problems, dataset.folder, config.data.accept_problems):
         return report
     say(f"{dataset.model}: {report.files} shards agree with {source}, and with the engine")

@@ -11,7 +11,8 @@ import numpy as np
 
 from lanline.dataset.problems import Problem, shown
 from lanline.dataset.reading import open_shard, read_rows
-from lanline.models import Model, bounds_at
+from lanline.models import Model
+from lanline.theta import bounds_at
 
 PIECE_ROWS = 200_000  # in memory at once
 FIELD_FLOOR = -66.77497  # log of 1e-29: the lowest label in the field's files

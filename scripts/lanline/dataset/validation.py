@@ -12,6 +12,7 @@ from typing import Any
 from lanline.config import Config, Data
 from lanline.dataset.engine_checks import compare_block, compare_every_block
 from lanline.dataset.inventory import Inventory, TrackedFile, content_id
+from lanline.dataset.made_with import with_versions
 from lanline.dataset.problems import Problem
 from lanline.dataset.reading import open_shard
 from lanline.dataset.recipe import Recipe, read_recipe
@@ -23,7 +24,8 @@ from lanline.files import sha256_file
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """What was compared and what was found. Data pass when there are no problems; others may be accepted."""
+    """What was compared and what was found. Data pass when there are no problems; others may be accepted. Notes do no
+    harm."""
 
     dataset_id: str
     lineage_id: str
@@ -31,6 +33,7 @@ class ValidationReport:
     files: int
     rows: int
     problems: tuple[Problem, ...]
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {"passed": not self.problems, **asdict(self)}
@@ -72,13 +75,15 @@ def validate_dataset(
             scans[folder / tracked.file] = scan
     held_out = [folder / file.file for file in inventory.files][: config.data.n_validation_shards]
     problems.extend(compare_files(scans, held_out))
+    told, notes = with_versions(folder, inventory.files, problems)
     return ValidationReport(
         dataset_id=inventory.dataset_id,
         lineage_id=inventory.lineage_id,
         compared_with=compared_with,
         files=len(inventory.files),
         rows=inventory.rows,
-        problems=tuple(problems),
+        problems=told,
+        notes=notes,
     )
 
 

@@ -203,13 +203,15 @@ def test_any_pickle_program_ends(program):
         try:
             assert isinstance(read_pickle(path), dict)
         except UserError as error:
-            assert "x.pickle" in str(error)  # noqa: PT017  either is right
-            assert "\n" not in str(error)
+            assert "x.pickle" in str(error) and "\n" not in str(error)  # noqa: PT017, PT018  either is right
 
 
 # --- options ----------------------------------------------------------------------------------------------------------
 VALUES = st.one_of(
-    st.text(max_size=20), st.floats().map(str), st.integers().map(str), st.sampled_from(["", "a", "/", "\x00"])
+    st.text(max_size=20),
+    st.floats(allow_subnormal=False).map(str),
+    st.integers().map(str),
+    st.sampled_from(["", "a", "/", "\x00"]),
 )
 OPTIONS = ["--engine", "--target", "--delta-t", "--max-t", "--trajectories", "--output"]
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from lanline.commands.labels import label_curves, parse_theta
+from lanline.commands.labels import parse_theta
 from lanline.commands.main import main
 from lanline.config import Data
+from lanline.evaluation.label_curves import label_curves
 from lanline.models import get_model, model_names
 
 

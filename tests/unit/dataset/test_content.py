@@ -59,7 +59,7 @@ def test_accepted_problems_go_along(data):
 def test_a_report_of_something_else_is_refused(data, text):
     paths, dataset, _, path = data
     path.write_text(text)
-    with pytest.raises(UserError, match="validation.json is "):
+    with pytest.raises(UserError, match=r"validation\.json is "):
         validated(dataset, paths, path)
 
 
@@ -70,5 +70,5 @@ def test_a_report_of_something_else_is_refused(data, text):
 def test_an_inventory_whose_id_is_not_that_of_its_files_is_refused(data, change):
     value = data[2].to_json()
     files = [{**value["files"][0], **change}, *value["files"][1:]]
-    with pytest.raises(UserError, match="inventory.json"):
+    with pytest.raises(UserError, match=r"inventory\.json"):
         Inventory.from_json({**value, "files": files}, "inventory.json")
