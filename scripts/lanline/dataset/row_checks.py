@@ -91,7 +91,7 @@ def scan_rows(path: Path, limits: Limits, names: Sequence[str]) -> Scan:
             else:
                 span = min(span[0], float(values.min())), max(span[1], float(values.max()))
         if name == "lan_labels" and n > FEW and span[0] == span[1]:
-            scan.problems.append(("labels", f"all {n:,} lan_labels are {span[0]:g}"))
+            scan.problems.append(("label range", f"all {n:,} lan_labels are {span[0]:g}"))
     if {"lan_data", "lan_labels"} <= set(names) and lengths["lan_data"] == lengths["lan_labels"]:
         counts.update(_count_early(path, lengths["lan_data"], limits))
     scan.problems += [(kind, f"{n:,} {reason}") for (kind, reason), n in counts.items() if n]
@@ -110,8 +110,8 @@ def _count_wrong(name: str, values: np.ndarray, limits: Limits) -> dict[tuple[st
     if name == "lan_data":
         wrong |= _wrong_responses(values[:, -2], values[:, -1], limits)
     elif name == "lan_labels":
-        wrong["labels", f"lan_labels lie below the floor, {limits.floor:g}"] = values < limits.floor - SLACK
-        wrong["labels", f"lan_labels lie above {HIGHEST_LABEL:g}: no log-density does"] = values > HIGHEST_LABEL
+        wrong["label range", f"lan_labels lie below the floor, {limits.floor:g}"] = values < limits.floor - SLACK
+        wrong["label range", f"lan_labels lie above {HIGHEST_LABEL:g}: no log-density does"] = values > HIGHEST_LABEL
     elif name.endswith("_labels"):
         wrong["probability", f"values of {name} are not in [0, 1]"] = (values < 0) | (values > 1)
     return {key: int(np.count_nonzero(rows)) for key, rows in wrong.items()}
@@ -141,7 +141,7 @@ def _count_early(path: Path, n: int, limits: Limits) -> Counter[tuple[str, str]]
     for start in range(0, n, PIECE_ROWS):
         data, labels = read_rows(path, ["lan_data", "lan_labels"], start, min(start + PIECE_ROWS, n))
         early = (data[:, -2] < 0) & (data[:, -2] != OMISSION) & (labels.reshape(len(data), -1)[:, 0] > limits.floor + 1)
-        counts["labels", "rows have an rt below 0 and a label above the floor"] += int(np.count_nonzero(early))
+        counts["label range", "rows have an rt below 0 and a label above the floor"] += int(np.count_nonzero(early))
     return counts
 
 

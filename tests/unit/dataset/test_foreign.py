@@ -226,7 +226,7 @@ def test_files_that_have_no_network_types_yet_are_of_a_lan(tmp_path):
     np.testing.assert_array_equal(read_shard(shard, ["lan_data"])["lan_data"], np.ones((3, 6)))
 
 
-# --- files that ask for too much ---------------------------------------------------------------------------------------
+# --- files that ask for too much --------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "program",
     [
