@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -173,7 +174,7 @@ def compare_foreign(path: Path, origin: ForeignOrigin, network_type: str) -> Fou
 
 def _reference_settings(origin: ForeignOrigin) -> Data:
     """As the file was made, by Euler steps; what must be simulated takes coarser ones."""
-    changes = {"target": "euler"}
+    changes: dict[str, Any] = {"target": "euler"}
     if not has_exact(origin.model):
         step = max(origin.data.delta_t, COARSEST_STEP)
         changes |= {"engine": "simulation", "delta_t": step, "n_trajectories": TRIALS}

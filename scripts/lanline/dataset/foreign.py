@@ -110,10 +110,16 @@ def _ordered_dict(pairs: Any = ()) -> dict[Any, Any]:
     return dict(pairs)
 
 
-class _Reader(pickle._Unpickler):
+_PYTHONS: Any = pickle._Unpickler
+
+
+class _Reader(_PYTHONS):
     """Python's own unpickler (the one written in Python) with every opcode that could run something replaced."""
 
-    dispatch: ClassVar = dict(pickle._Unpickler.dispatch)
+    dispatch: ClassVar = dict(_PYTHONS.dispatch)
+    append: Callable[[Any], None]
+    read: Callable[[int], bytes]
+    stack: list[Any]
 
     def __init__(self, handle: BinaryIO) -> None:
         super().__init__(_Bounded(handle))
@@ -157,23 +163,23 @@ class _Reader(pickle._Unpickler):
 
     def _set_item(self) -> None:
         _check_keys(self.stack[-2:-1])
-        pickle._Unpickler.load_setitem(self)
+        _PYTHONS.load_setitem(self)
 
     def _set_items(self) -> None:
         _check_keys(self.stack[::2])
-        pickle._Unpickler.load_setitems(self)
+        _PYTHONS.load_setitems(self)
 
     def _dict(self) -> None:
         _check_keys(self.stack[::2])
-        pickle._Unpickler.load_dict(self)
+        _PYTHONS.load_dict(self)
 
     def _add_items(self) -> None:
         _check_keys(self.stack)
-        pickle._Unpickler.load_additems(self)
+        _PYTHONS.load_additems(self)
 
     def _frozen_set(self) -> None:
         _check_keys(self.stack)
-        pickle._Unpickler.load_frozenset(self)
+        _PYTHONS.load_frozenset(self)
 
     dispatch[pickle.REDUCE[0]] = _reduce
     dispatch[pickle.NEWOBJ[0]] = _new_object

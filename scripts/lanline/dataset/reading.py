@@ -42,7 +42,7 @@ def _read_array(handle: FileIO, first: int, described: dict[str, Any], start: in
         raise ValueError(f"rows {start} to {stop} of float32 are wanted, there are {n} of {described['dtype']}")
     array = np.empty((stop - start, *width), "<f4")
     handle.seek(first + described["data_offsets"][0] + ITEM_BYTES * math.prod(width) * start)
-    left = memoryview(array.reshape(-1).view(np.uint8))
+    left = array.reshape(-1).view(np.uint8).data
     # In one read: smaller ones in a row look to the system like the beginning of the whole file, which it reads ahead.
     while left:  # a file system may give less at once than it was asked for
         if not (got := handle.readinto(left)):

@@ -70,9 +70,9 @@ def validate_dataset(
     check = partial(_check_file, folder, config, inventory)
     scans: dict[Path, Scan] = {}
     with ThreadPoolExecutor(threads) as pool:
-        for tracked, (found, scan) in zip(inventory.files, pool.map(check, inventory.files), strict=True):
+        for file, (found, scan) in zip(inventory.files, pool.map(check, inventory.files), strict=True):
             problems.extend(found)
-            scans[folder / tracked.file] = scan
+            scans[folder / file.file] = scan
     held_out = [folder / file.file for file in inventory.files][: config.data.n_validation_shards]
     problems.extend(compare_files(scans, held_out))
     told, notes = with_versions(folder, inventory.files, problems)
