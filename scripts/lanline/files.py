@@ -8,12 +8,13 @@ import os
 import re
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lanline import strict_yaml
 from lanline.errors import UserError
 
 # Keys in the query of a URI whose values are shown.
@@ -37,8 +38,36 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(temporary)):  # a full disk does not say which file was written
+            error.filename = str(path)
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the first error says more
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def emptied_if_refused(folder: Path) -> Iterator[None]:
+    """Leave no new file in ``folder``, nor new folders without files, if the block ends with a user's mistake.
+
+    Raises:
+        UserError: that of the block; or ``folder`` cannot be one, because a file is in the way.
+    """
+    parents = [folder.absolute(), *folder.absolute().parents]
+    first = next(path for path in parents if path.exists())
+    if not first.is_dir():
+        raise UserError(f"{first} is a file; expected a folder")
+    before = set(folder.iterdir()) if folder.is_dir() else set()
+    try:
+        yield
+    except UserError:
+        for path in set(folder.iterdir()) - before if folder.is_dir() else ():
+            path.unlink(missing_ok=True)
+        for path in parents[: parents.index(first)]:
+            with suppress(OSError):  # others may have put something there meanwhile
+                path.rmdir()
+        raise
 
 
 def _umask() -> int:
@@ -101,20 +130,34 @@ def redact_values(value: Any) -> Any:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Keys and values of a YAML file.
+    """Keys and values of a YAML file, or of a JSON file by its suffix.
 
     Raises:
-        UserError: the file is missing or is not YAML with keys.
+        UserError: the file is missing, is not YAML with keys, or readers would not agree on it.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text())
+        raw = Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {redact(str(error))}") from None
+    try:
+        values = (strict_yaml.load_json if Path(path).suffix == ".json" else strict_yaml.load)(raw, str(path))
+    except UserError as error:
+        raise UserError(redact(str(error))) from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected keys and values, found {type(values).__name__}")
     return values
+
+
+def section(values: Mapping[str, Any], name: str, source: object) -> dict[str, Any]:
+    """A section of a configuration that was not checked yet; an empty one is as good as none.
+
+    Raises:
+        UserError: it is not keys and values.
+    """
+    found = values.get(name)
+    if found is not None and not isinstance(found, Mapping):
+        raise UserError(redact(f"{source}: {name}: expected keys and values below it, not {found!r}"))
+    return dict(found or {})
 
 
 def sha256_file(path: Path) -> str:

@@ -261,9 +261,9 @@ def _store(uri: str | None, configs: list[Path]) -> Store:
 
 def _tracking(configs: list[Path]) -> dict[str, str]:
     """What these configuration files say of tracking."""
-    from lanline.files import read_yaml
+    from lanline.files import read_yaml, section
 
     settings: dict[str, str] = {}
     for path in configs:
-        settings |= read_yaml(path).get("tracking") or {}
+        settings |= section(read_yaml(path), "tracking", path)
     return settings

@@ -10,7 +10,9 @@ from typing import Any
 
 from lanline.cluster.cores import capped_threads
 from lanline.config import Config, Framework, Training
+from lanline.dataset.content import validated
 from lanline.dataset.foreign import as_shard
+from lanline.dataset.problems import marked
 from lanline.experiment import flatten
 from lanline.files import sha256_json, write_config, write_json
 from lanline.logs import note, say, show_progress
@@ -108,7 +110,8 @@ class TrainingRequest:
 
     def identity(self) -> dict[str, str]:
         """Where the network comes from; it goes into the ONNX file's metadata too."""
-        return {
+        problems = self.data.dataset.accepted_problems
+        return ({"accepted_problems": marked(problems)} if problems else {}) | {
             "run": self.run,
             "framework": self.framework,
             "seed": str(self.seed),
@@ -149,7 +152,7 @@ def train_network(request: TrainingRequest) -> None:
 def _train(request: TrainingRequest, run: RunRecorder) -> Trained:
     spec, converted, settings = request.spec, request.paths.converted(request.run), request.settings
     training, validation = (
-        [as_shard(path, converted, spec.network_type, spec.params) for path in files]
+        [as_shard(path, converted, spec.network_type, spec.params, settings.label_floor) for path in files]
         for files in (request.data.training, request.data.validation)
     )
     on_gpu = settings.device == "gpu"
@@ -234,6 +237,7 @@ def _sidecar(request: TrainingRequest, run: RunRecorder) -> TrainingSidecar:
         experiment_name=request.recording.experiment,
         run_id=run.run_id,
         tracking_key=run.key if store else None,
+        accepted_problems=dataset.accepted_problems or None,
     )
 
 
@@ -241,6 +245,8 @@ def _sidecar(request: TrainingRequest, run: RunRecorder) -> TrainingSidecar:
 def _open_run(request: TrainingRequest, report: Path) -> RunRecorder:
     recording, dataset = request.recording, request.data.dataset
     tags = {"stage": "training", "model": request.model, "framework": request.framework}
+    if dataset.accepted_problems:
+        tags["accepted_problems"] = marked(dataset.accepted_problems)
     return open_run(
         report,
         recording.title or request.run,
@@ -287,6 +293,7 @@ def workflow_request(job: RuleJob, framework: Framework) -> TrainingRequest:
     network, seed = job.wildcards["network"], int(job.wildcards["seed"])
     shards = [paths.shard(model, shard_label(shard)) for shard in range(config.data.shards)]
     training, validation = split_files(shards, config.data.n_validation_shards)
+    dataset = validated(DatasetSidecar.read(paths.dataset(model)), shards, paths.validation(model))
     return TrainingRequest(
         config=config,
         run=run_name(model, network, framework, seed),
@@ -294,7 +301,7 @@ def workflow_request(job: RuleJob, framework: Framework) -> TrainingRequest:
         network=network,
         framework=framework,
         seed=seed,
-        data=TrainingData(training, validation, DatasetSidecar.read(paths.dataset(model))),
+        data=TrainingData(training, validation, dataset),
         paths=paths,
         recording=Recording(job.experiments.training.name),
         threads=job.threads,
