@@ -192,6 +192,7 @@ class Process:
 
     def pull(self) -> Value:
         """Of the leak alone: Mehler's kernel of the bridge with the leak, against the one without."""
+        assert self.leak is not None
         plain, rate = self.forgetting()
         end, start = self.width, self.start
         (curve, chord, size), (curve_0, chord_0, size_0) = _mehler(rate), _mehler(plain)
