@@ -83,7 +83,7 @@ class NetworkSpec:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> NetworkSpec:
         structure = values.get("structure")
-        given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        given: dict[str, Any] = {key: tuple(old) if isinstance(old, list) else old for key, old in values.items()}
         return cls(**{**given, "structure": Structure.from_json(structure) if structure else None})
 
     def prepare(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
