@@ -64,7 +64,7 @@ def test_the_base_experiment_example_runs(tmp_path):
 
 
 def test_every_test_that_is_named_as_proof_exists():
-    named = set(re.findall(r"`(test_\w+)`", (DOCS / "promises.md").read_text()))
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "tests/PROMISES.md").read_text()))
     sources = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     assert len(named) > 30
     assert not [name for name in named if f"def {name}(" not in sources]
