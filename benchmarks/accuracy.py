@@ -21,13 +21,10 @@ import numpy as np
 from scipy import stats
 
 from lanline.config import Data
-from lanline.dataset.rows import sample_theta
-from lanline.engines import densities, engines_of
-from lanline.engines.closed_form import ddm as closed_form
-from lanline.engines.closed_form import random_onset as onsets
-from lanline.engines.closed_form import softmax
-from lanline.engines.first_passage import engine as first_passage
+from lanline.engines import densities, engines_of, first_passage
+from lanline.engines.closed_form import ddm, random_onset, softmax
 from lanline.models import Model, get_model, model_names
+from lanline.theta import sample_theta
 
 LOWEST = -16.0
 LIMIT = 20.0
@@ -92,10 +89,10 @@ def responding(model: Model, theta: np.ndarray) -> np.ndarray:
 
 def reference_of(model: Model, engine: str) -> Reference:
     if engine == "first_passage":
-        return of_closed_form if closed_form.covers(model) else of_first_passage
+        return of_closed_form if ddm.covers(model) else of_first_passage
     if first_passage.covers(model):
         return of_first_passage
-    if onsets.covers(model):
+    if random_onset.covers(model):
         return of_smooth_onset
     return {
         "ddm": of_legacy_ddm,
@@ -110,11 +107,12 @@ def reference_of(model: Model, engine: str) -> Reference:
 
 def of_first_passage(model: Model, theta: np.ndarray, rt: np.ndarray, choice: np.ndarray) -> np.ndarray:
     limit = np.full(len(theta), LIMIT)
-    return first_passage.densities(model, theta, limit, 0.0, refine=3).log_density(rt, choice)
+    density, _ = first_passage.densities_and_survival(model, theta, limit, 0.0, refine=3)
+    return density.log_density(rt, choice)
 
 
 def of_closed_form(model: Model, theta: np.ndarray, rt: np.ndarray, choice: np.ndarray) -> np.ndarray:
-    return closed_form.densities(model, theta, np.full(len(theta), LIMIT), 0.0).log_density(rt, choice)
+    return ddm.densities(model, theta, np.full(len(theta), LIMIT), 0.0).log_density(rt, choice)
 
 
 def of_legacy_ddm(model: Model, theta: np.ndarray, rt: np.ndarray, choice: np.ndarray) -> np.ndarray:
@@ -167,7 +165,7 @@ def of_variability(model: Model, theta: np.ndarray, rt: np.ndarray, choice: np.n
         time = low[:, None] + (high - low)[:, None] * POINTS**2
         share = (high - low)[:, None] / (2 * spread) * (2 * POINTS * WEIGHTS)
         plain = np.array([[value["v"], value["a"], z, 0.0, value.get("sv", 0.0)] for z in starts])
-        density = closed_form.densities(get_model("ddm_sdv"), plain, np.full(len(plain), LONG), 0.0)
+        density = ddm.densities(get_model("ddm_sdv"), plain, np.full(len(plain), LONG), 0.0)
         side = np.broadcast_to(choice[i][:, None], time.shape).ravel()
         all_starts = (len(plain), 1)
         f = weights @ np.exp(density.log_density(np.tile(time.ravel(), all_starts), np.tile(side, all_starts)))

@@ -19,12 +19,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lanline.config import Data
-from lanline.dataset.rows import sample_theta
-from lanline.engines import densities, engines_of
-from lanline.engines.simulation import engine as simulation
+from lanline.engines import densities, engines_of, simulation
 from lanline.evaluation.style import CHOICE_COLOURS, STYLE
 from lanline.files import atomic_path
 from lanline.models import Model, get_model, model_names
+from lanline.theta import sample_theta
 
 FOLDER = Path(__file__).parent.parent / "docs" / "figures" / "labels"
 DATA = Data(target="euler", delta_t=1e-3)

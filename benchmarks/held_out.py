@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lanline.config import Data
-from lanline.dataset.rows import sample_theta
 from lanline.engines import densities
 from lanline.models import Model
+from lanline.theta import sample_theta
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ import numpy as np
 from accuracy import reference_of
 
 from lanline.config import Data
-from lanline.dataset.rows import sample_theta
 from lanline.engines import densities, engines_of
 from lanline.models import Model, get_model
+from lanline.theta import sample_theta
 
 ROWS = 1000
 TRAJECTORIES = 20_000

@@ -22,11 +22,11 @@ import warnings
 import numpy as np
 
 from lanline.config import Data
-from lanline.dataset.rows import sample_theta
-from lanline.engines import densities, has_exact, resolve_engine
-from lanline.engines.simulation import engine as simulation
+from lanline.engines import densities, has_exact, resolve_engine, simulation
 from lanline.engines.simulation import kde
+from lanline.engines.simulation.trials import WITHOUT_STEPS
 from lanline.models import Model, get_model, model_names
+from lanline.theta import sample_theta
 
 ROWS = 1000
 TRAJECTORIES = 20_000
@@ -65,7 +65,7 @@ def run_lanline(model: Model, theta: np.ndarray) -> float:
 
 
 def step_of(model: Model) -> str:
-    if has_exact(model) or model.simulator in simulation.WITHOUT_STEPS:
+    if has_exact(model) or model.simulator in WITHOUT_STEPS:
         return ""
     return f"{simulation.step(model, 'continuous', Data().delta_t):g}"
 

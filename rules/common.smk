@@ -13,7 +13,7 @@ from lanline.config import parse_config
 from lanline.engine_facts import check_engines
 from lanline.errors import UserError
 from lanline.paths import Paths, run_name, shard_groups, shard_label
-from lanline.versions import code_fingerprint, training_code
+from lanline.fingerprints import stage_code, training_code
 
 try:
     CONFIG = parse_config(config)

@@ -39,6 +39,6 @@ rule evaluate_network:
     params:
         settings=CONFIG.evaluation.model_dump(),
         data=lambda wildcards: CONFIG.data_recipe(wildcards.model),
-        code=code_fingerprint("evaluation", "engines", "dataset/rows", "networks"),
+        code=stage_code("evaluate_network"),
     script:
         "../scripts/evaluate_network.py"

@@ -23,6 +23,6 @@ rule generate_shard:
         **asks(effort.generate_shard),
     params:
         recipe=lambda wildcards: CONFIG.data_recipe(wildcards.model),
-        code=code_fingerprint("engines", "dataset/rows", "dataset/shards"),
+        code=stage_code("generate_shards"),
     script:
         "../scripts/generate_shard.py"

@@ -32,6 +32,8 @@ rule write_report:
     localrule: True
     conda:
         "../envs/evaluation.yaml"
+    params:
+        code=stage_code("write_report"),
     script:
         "../scripts/write_report.py"
 

@@ -22,6 +22,6 @@ rule validate_training_data:
     resources:
         **asks(effort.validate_training_data),
     params:
-        code=code_fingerprint("dataset/validation"),
+        code=stage_code("validate_training_data"),
     script:
         "../scripts/validate_training_data.py"

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from lanline.config import Data
-from lanline.engines import densities
-from lanline.engines.simulation import engine as simulation
+from lanline.engines import densities, simulation
 from lanline.models import DEADLINE_SUFFIX, Model, get_model, model_names
 
 

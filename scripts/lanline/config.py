@@ -88,8 +88,7 @@ class ModelEntry(Section):
 
     def resolve(self) -> Model:
         """The registered model with this entry's bounds."""
-        registered = get_model(self.name)
-        return Model(**{**vars(registered), "bounds": {**registered.bounds, **self.bounds}})
+        return get_model(self.name).within(self.bounds)
 
 
 class Mixture(Section):

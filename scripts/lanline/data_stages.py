@@ -120,6 +120,8 @@ def validate_training_data(config: Config, dataset: Dataset, local_inventory: Pa
     if report.problems:
         listed = "\n".join(f"  {problem}" for problem in report.problems)
         raise UserError(f"{len(report.problems)} problem(s) with the data in {dataset.folder}:\n{listed}")
+    for note in report.notes:
+        say(f"{dataset.model}: {note}")
     say(f"{dataset.model}: {report.files} shards agree with {source}, and with the engine")
     return report
 

@@ -1,26 +1,21 @@
 """Which engines each model has, without importing them: the Snakefile is parsed by every job, and they import numba.
 
-They are asked once for each version of their code, in a process of its own; the answers lie in the user's cache folder.
+They are asked once for each version of their code, in a process of its own (`lanline.cached_facts`).
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from functools import cache
 from importlib import metadata
 from itertools import product
-from pathlib import Path
 from typing import get_args
 
-from platformdirs import user_cache_path
-
+from lanline.cached_facts import ask_child, recall
 from lanline.config import Config, Data
 from lanline.errors import UserError
-from lanline.files import write_json
+from lanline.fingerprints import engine_code
 from lanline.models import DEADLINE_SUFFIX, get_model, model_names
-from lanline.versions import child_environment, code_fingerprint
 
 
 def has_exact(model: str) -> bool:
@@ -52,14 +47,8 @@ def _setting(engine: str, target: str) -> str:
 @cache
 def _facts() -> dict[str, dict]:
     """By model: whether it is ``exact``, has an ``own_simulator``, and by setting the reason why it is ``refused``."""
-    code, version = code_fingerprint("engines", "engine_facts"), metadata.version("ssm-simulators")
-    path = user_cache_path("lanline") / f"engines-{code}-ssm-simulators-{version}.json"
-    if not path.exists():
-        command = [sys.executable, "-m", __name__, str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, env=child_environment())
-        if done.returncode != 0:
-            raise UserError(f"the engines could not be asked which models they cover:\n{done.stderr.strip()}")
-    return json.loads(path.read_text())
+    name = f"engines-{engine_code()}-ssm-simulators-{metadata.version('ssm-simulators')}.json"
+    return recall(name, lambda: ask_child(__name__, "which models the engines cover"))
 
 
 def _ask(name: str) -> dict:
@@ -78,4 +67,4 @@ def _ask(name: str) -> dict:
 
 if __name__ == "__main__":
     names = [name + suffix for name in model_names() for suffix in ("", DEADLINE_SUFFIX)]
-    write_json(Path(sys.argv[1]), {name: _ask(name) for name in names})
+    print(json.dumps({name: _ask(name) for name in names}))

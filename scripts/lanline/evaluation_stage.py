@@ -15,7 +15,8 @@ from lanline.evaluation.likelihood.figures import Curve, density_figure, trainin
 from lanline.evaluation.likelihood.metrics import Metrics, input_rows, judge
 from lanline.evaluation.likelihood.reference import make_reference
 from lanline.evaluation.probability.figures import agreement_figure, probability_errors
-from lanline.evaluation.probability.metrics import ProbabilityMetrics, judge_probabilities, make_probability_reference
+from lanline.evaluation.probability.metrics import ProbabilityMetrics, judge_probabilities
+from lanline.evaluation.probability.reference import make_probability_reference
 from lanline.evaluation.style import write_figure
 from lanline.evaluation.summary import as_json, as_markdown, as_text, read_summaries
 from lanline.files import write_config, write_json, write_text

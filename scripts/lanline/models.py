@@ -1,32 +1,22 @@
 """The model registry of ssm-simulators behind one small type.
 
 Importing ssm-simulators takes seconds, and the Snakefile is parsed again by every cluster job. So the
-registry's plain facts (names, parameters, bounds, choices) are read from a snapshot in the user's cache
-folder, made once for each installed version of ssm-simulators in a subprocess. Nothing of the registry is
-retyped here.
+registry's plain facts (names, parameters, bounds, choices) are found out in a process of its own, once for each
+installed version of ssm-simulators (`lanline.cached_facts`). Nothing of the registry is retyped here.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from platformdirs import user_cache_path
-
+from lanline.cached_facts import ask_child, recall
 from lanline.errors import UserError, did_you_mean
-from lanline.versions import child_environment
 
-if TYPE_CHECKING:
-    import numpy as np
-
-SNAPSHOT_FORMAT = 2
+SNAPSHOT_FORMAT = 3
 DEADLINE_SUFFIX = "_deadline"
 # ssm-simulators checks that these models' drift rates sum to 1, but registers nothing that would sample them
 # so.
@@ -46,7 +36,7 @@ class Model:
         boundary: name of the boundary function in ssm-simulators' boundary registry.
         drift: name of the drift function in its drift registry, or None for a constant drift.
         simulator: name of the compiled simulator.
-        constrained: whether parameters drawn within the bounds need `apply_constraints`.
+        constrained: whether parameters drawn within the bounds need `lanline.theta.apply_constraints`.
     """
 
     name: str
@@ -58,6 +48,10 @@ class Model:
     drift: str | None
     simulator: str
     constrained: bool
+
+    def within(self, bounds: Mapping[str, tuple[float, float]]) -> Model:
+        """This model with other bounds for some of its parameters."""
+        return replace(self, bounds={**self.bounds, **bounds})
 
 
 def model_names() -> list[str]:
@@ -75,7 +69,7 @@ def get_model(name: str) -> Model:
     snapshot = _snapshot()
     if base not in snapshot["models"]:
         raise UserError(
-            f"unknown model '{name}': ssm-simulators {metadata.version('ssm-simulators')} registers "
+            f"unknown model '{name}': ssm-simulators {_version()} registers "
             f"{len(snapshot['models'])} models.{did_you_mean(base, snapshot['models'])}"
         )
     facts = snapshot["models"][base]
@@ -95,76 +89,27 @@ def get_model(name: str) -> Model:
     )
 
 
-def bounds_at(model: Model, param: str, theta: np.ndarray) -> tuple[float | np.ndarray, float | np.ndarray]:
-    """Lower and upper bound of a parameter; one that is another parameter is that one's value in ``theta`` (..., P)."""
-    lower, upper = (
-        theta[..., model.params.index(bound)] if isinstance(bound, str) else bound for bound in model.bounds[param]
-    )
-    return lower, upper
-
-
-def params_by_bounds(model: Model) -> list[str]:
-    """The parameters in an order in which every bound that is a parameter comes before what it bounds."""
-    order: list[str] = []
-    while len(order) < len(model.params):
-        order += [
-            param
-            for param in model.params
-            if param not in order and all(not isinstance(b, str) or b in order for b in model.bounds[param])
-        ]
-    return order
-
-
-def apply_constraints(model: Model, theta: np.ndarray) -> np.ndarray:
-    """Change parameters that were drawn within the bounds such that they keep the registry's constraints.
-
-    These are ssm-simulators' own transforms, e.g. a start point above the bound is swapped with it. Imports
-    ssm-simulators (seconds).
-
-    Args:
-        model: the model.
-        theta: (n, P) in the order of ``model.params``.
-
-    Returns:
-        A new array of the same shape.
-    """
-    import numpy as np
-    from ssms.config import ModelConfigBuilder
-    from ssms.transforms import NormalizeToSumConstraint, SwapIfLessConstraint
-
-    name = model.name.removesuffix(DEADLINE_SUFFIX)
-    transforms = ModelConfigBuilder.get_sampling_transforms(ModelConfigBuilder.from_model(name))
-    if name in SUM_TO_ONE:
-        transforms = [NormalizeToSumConstraint(["v0", "v1", "v2"]), SwapIfLessConstraint("a", "z")]
-    columns = {param: theta[:, i] for i, param in enumerate(model.params)}
-    for transform in transforms:
-        columns = transform.apply(columns)
-    return np.stack([columns[param] for param in model.params], axis=1)
-
-
 @cache
 def _snapshot() -> dict:
-    version = metadata.version("ssm-simulators")
-    path = user_cache_path("lanline") / f"ssm-simulators-{version}-format{SNAPSHOT_FORMAT}.json"
-    if not path.exists():
-        command = [sys.executable, "-m", "lanline.models", str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, env=child_environment())
-        if done.returncode != 0:
-            raise UserError(f"ssm-simulators {version} could not be read:\n{done.stderr.strip()}")
-    return json.loads(path.read_text())
+    name = f"ssm-simulators-{_version()}-format{SNAPSHOT_FORMAT}.json"
+    return recall(name, lambda: ask_child(__name__, f"the models of ssm-simulators {_version()}"))
 
 
-def write_snapshot(path: Path) -> None:
-    """Write the facts of every registered model to ``path``, atomically. Imports ssm-simulators (seconds)."""
+def _version() -> str:
+    try:
+        return metadata.version("ssm-simulators")
+    except metadata.PackageNotFoundError:
+        raise UserError("ssm-simulators is not installed: pip install ssm-simulators") from None
+
+
+def read_registry() -> dict:
+    """The facts of every registered model, as plain JSON. Imports ssm-simulators (seconds)."""
     from ssms.config import ModelConfigBuilder, get_model_registry
 
     registry = get_model_registry()
     models = {name: _facts(registry.get(name)) for name in registry.list_models()}
     deadline = ModelConfigBuilder.from_model("ddm" + DEADLINE_SUFFIX)["param_bounds_dict"]["deadline"]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as handle:
-        json.dump({"models": models, "deadline_bounds": list(deadline)}, handle)
-    Path(handle.name).replace(path)
+    return {"models": models, "deadline_bounds": list(deadline)}
 
 
 def _facts(entry: dict) -> dict:
@@ -183,4 +128,4 @@ def _facts(entry: dict) -> dict:
 
 
 if __name__ == "__main__":
-    write_snapshot(Path(sys.argv[1]))
+    print(json.dumps(read_registry()))

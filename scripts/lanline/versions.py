@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import os
 import platform
 import subprocess
-from functools import cache
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+
+# Another version of one of these may round labels differently, or draw other trials.
+LABEL_LIBRARIES = ("numpy", "scipy", "numba", "ssm-simulators")
 
 
 def library_versions(*names: str) -> dict[str, str]:
@@ -21,6 +22,17 @@ def library_versions(*names: str) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def version_changes(recorded: Mapping[str, str]) -> str:
+    """The label libraries whose recorded version is not the installed one: ``numba 0.60.0 (now 0.61.2), ...``."""
+    installed = library_versions(*LABEL_LIBRARIES)
+    changed = [
+        f"{name} {recorded[name]} (now {installed.get(name, 'not installed')})"
+        for name in LABEL_LIBRARIES
+        if name in recorded and recorded[name] != installed.get(name)
+    ]
+    return ", ".join(changed)
 
 
 def git_commit(folder: Path = Path()) -> str | None:
@@ -38,41 +50,3 @@ def child_environment() -> dict[str, str]:
     only on the path that Snakemake gave this process."""
     paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-
-
-@cache
-def code_fingerprint(*modules: str) -> str:
-    """Hash of the code of modules or packages (paths below ``lanline``), blind to comments, docstrings and layout.
-
-    Rules carry it as a parameter, so that a stage runs again when code that decides its results has changed, and
-    only then: Snakemake itself sees changes of the script, not of what the script imports.
-    """
-    root = Path(__file__).parent
-    digest = hashlib.sha256()
-    for module in modules:
-        path = root / module
-        for source in sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]:
-            digest.update(_syntax(source))
-    return digest.hexdigest()[:16]
-
-
-def training_code(framework: str) -> str:
-    """Fingerprint of the code that decides a network's weights; the other framework's is not part of it."""
-    shared = ("backend", "checkpoint", "loop", "losses", "reader", "schedule")
-    own = sorted(path.stem for path in (Path(__file__).parent / "training").glob(f"{framework}_*.py"))
-    return code_fingerprint("networks", "dataset/reading", *(f"training/{module}" for module in (*shared, *own)))
-
-
-@cache
-def _syntax(source: Path) -> bytes:
-    """The syntax tree of a file without its docstrings; cached, since several rules depend on the same modules."""
-    tree = ast.parse(source.read_text())
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and _is_docstring(body[0]):
-            body.pop(0)
-    return ast.dump(tree).encode()
-
-
-def _is_docstring(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

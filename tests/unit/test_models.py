@@ -3,11 +3,10 @@
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
 from lanline.errors import UserError
-from lanline.models import bounds_at, get_model, model_names, params_by_bounds
+from lanline.models import get_model, model_names
 
 
 def test_facts_are_those_of_ssm_simulators():
@@ -37,17 +36,6 @@ def test_deadline_variant_has_the_deadline_last():
     model = get_model("angle_deadline")
     assert model.params == (*get_model("angle").params, "deadline")
     assert model.bounds["deadline"][0] < model.bounds["deadline"][1]
-
-
-def test_a_bound_that_is_a_parameter_is_its_value():
-    model = get_model("full_ddm_rv")
-    assert params_by_bounds(model).index("t") < params_by_bounds(model).index("st")
-    rows = np.zeros((2, len(model.params) + 2), np.float32)
-    rows[:, model.params.index("t")] = 0.5, 1.5
-    lower, upper = bounds_at(model, "st", rows)
-    assert (lower, upper.tolist()) == (model.bounds["st"][0], [0.5, 1.5])
-    assert bounds_at(model, "st", rows[1]) == (lower, 1.5)
-    assert bounds_at(model, "t", rows) == model.bounds["t"]
 
 
 def test_unknown_name_says_the_closest():

@@ -27,7 +27,7 @@ USUAL_TRAJECTORIES, USUAL_STEP = 20_000, 0.001  # that a simulation's seconds we
 ROWS_PER_SECOND, USUAL_WEIGHTS = 50_000, 21_000  # a slow node's core, with a network of this size; ours do 300,000
 HASH_BYTES_PER_SECOND = 100e6  # a shared file system rather than the processor
 # In memory at once, whatever the size of a shard: a block of thetas while it is made, a piece while it is checked.
-BLOCK_THETAS, PIECE_ROWS = 16, 200_000
+BLOCK_THETAS, CHECKED_ROWS = 16, 200_000
 BLOCK_COPIES, PIECE_COPIES = 12, 4  # of float32 rows; a block was measured to take 5.5, most of them in float64
 UNIT_BYTES = 16  # of a hidden unit for each row of a batch: sums, activations, gradients
 TRIAL_BYTES = 120  # of each simulated trial of a block; 56 measured
@@ -58,7 +58,7 @@ def validate_training_data(config: Config, wildcards: Mapping[str, str], threads
     at_once = threads if not _simulates(config, model) or has_own_simulator(model) else 1
     again = BLOCK_THETAS * _seconds_per_theta(config, model) / at_once
     seconds = config.data.shards * (size / HASH_BYTES_PER_SECOND + again)
-    piece = PIECE_COPIES * size * min(1.0, PIECE_ROWS / config.data.rows_per_shard)
+    piece = PIECE_COPIES * size * min(1.0, CHECKED_ROWS / config.data.rows_per_shard)
     return _effort(seconds, BASE_MB, threads * (piece + _block_bytes(config, model)))
 
 

@@ -20,7 +20,7 @@ from lanline.files import sha256_file, sha256_json
 from lanline.logs import say
 from lanline.paths import Paths, record_file, shard_file, shard_label
 from lanline.sidecars import ShardRecord
-from lanline.versions import library_versions
+from lanline.versions import LABEL_LIBRARIES, library_versions
 
 
 def generate_group(config: Config, model: str, shards: Sequence[int], paths: Paths, code: str, cores: int) -> None:
@@ -102,4 +102,4 @@ def generate_shard(config: Config, model_name: str, shard: int, path: Path) -> S
 
 
 def _versions() -> dict[str, str]:
-    return library_versions("lanline", "numpy", "scipy", "numba", "ssm-simulators")
+    return library_versions("lanline", *LABEL_LIBRARIES)

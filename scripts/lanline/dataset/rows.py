@@ -13,7 +13,8 @@ import numpy as np
 
 from lanline.config import Data, Mixture
 from lanline.engines import Densities, densities
-from lanline.models import Model, apply_constraints, bounds_at, params_by_bounds
+from lanline.models import Model
+from lanline.theta import sample_theta, sobol_theta
 
 BLOCK_THETAS = 16
 SCARCE = 1e-6  # a theta that responds less often has no choice probabilities worth the name
@@ -22,38 +23,6 @@ SCARCE = 1e-6  # a theta that responds less often has no choice probabilities wo
 def n_blocks(data: Data) -> int:
     """Number of blocks in a shard; the last one may be smaller."""
     return -(-data.thetas_per_shard // BLOCK_THETAS)
-
-
-def sample_theta(model: Model, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw parameters uniformly within the bounds, under the registry's constraints.
-
-    Returns:
-        (n, P) in the order of ``model.params``.
-    """
-    return theta_from_unit_cube(model, rng.random((n, len(model.params))))
-
-
-def theta_from_unit_cube(model: Model, points: np.ndarray) -> np.ndarray:
-    """Parameters (n, P) at points (n, P) of the unit cube, under the registry's constraints.
-
-    A bound that is another parameter's name is that parameter's value (``full_ddm_rv``: st below t).
-    """
-    theta = np.empty_like(points)
-    for param in params_by_bounds(model):
-        column = model.params.index(param)
-        lower, upper = bounds_at(model, param, theta)
-        theta[:, column] = lower + (upper - lower) * points[:, column]
-    return apply_constraints(model, theta) if model.constrained else theta
-
-
-def _sobol_theta(model: Model, data: Data, sequence: np.random.SeedSequence, block: int) -> np.ndarray:
-    """(B, P) thetas of a block: its part of the shard's scrambled Sobol sequence (Owen 1998)."""
-    from scipy.stats import qmc  # a second to import
-
-    points = qmc.Sobol(len(model.params), rng=np.random.default_rng(sequence))
-    if block:  # scipy cannot go forward by 0
-        points.fast_forward(block * BLOCK_THETAS)
-    return theta_from_unit_cube(model, points.random(BLOCK_THETAS)[: _block_size(data, block)])
 
 
 def _block_size(data: Data, block: int) -> int:
@@ -79,7 +48,8 @@ def block_rows(model: Model, data: Data, seed: int, shard: int, block: int) -> d
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(name, shard, block)))
     n_theta = _block_size(data, block)
     if data.theta_sampling == "sobol":
-        theta = _sobol_theta(model, data, np.random.SeedSequence(seed, spawn_key=(name, shard)), block)
+        sequence = np.random.SeedSequence(seed, spawn_key=(name, shard))
+        theta = sobol_theta(model, BLOCK_THETAS, sequence, skipped=block * BLOCK_THETAS)[:n_theta]
     else:
         theta = sample_theta(model, n_theta, rng)
     # Labels belong to what the network sees: parameters and times rounded to float32.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,15 @@ from lanline.dataset.rows import BLOCK_THETAS, block_rows, n_blocks, shard_shape
 from lanline.dataset.shards import read_origin
 from lanline.errors import UserError
 from lanline.files import sha256_file
-from lanline.models import Model, bounds_at
+from lanline.models import Model
+from lanline.sidecars import ShardRecord
+from lanline.theta import bounds_at
+from lanline.versions import version_changes
 
 # Other processors round the last digits of exp and log differently, and float32 keeps seven of them.
 LABEL_TOLERANCE = 1e-3
-PIECE_ROWS = 200_000  # in memory at once
+CHECKED_ROWS = 200_000  # that are in memory at once
+COMPUTED = ("rows", "labels")  # kinds of problems: values that differ when they are computed again
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """What was compared and what was found. Data pass when there are no problems."""
+    """What was compared and what was found. Data pass when there are no problems; notes do no harm."""
 
     dataset_id: str
     lineage_id: str
@@ -48,6 +52,7 @@ class ValidationReport:
     files: int
     rows: int
     problems: tuple[Problem, ...]
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {"passed": not self.problems, **asdict(self)}
@@ -79,14 +84,38 @@ def validate_dataset(
     with ThreadPoolExecutor(threads) as pool:
         for found in pool.map(check, inventory.files):
             problems.extend(found)
+    changes = {file.file: _changes(folder / file.file) for file in inventory.files}
     return ValidationReport(
         dataset_id=inventory.dataset_id,
         lineage_id=inventory.lineage_id,
         compared_with=compared_with,
         files=len(inventory.files),
         rows=inventory.rows,
-        problems=tuple(problems),
+        problems=tuple(_with_reason(problem, changes) for problem in problems),
+        notes=tuple(_notes(changes, {problem.file for problem in problems})),
     )
+
+
+def _changes(shard: Path) -> str:
+    """Versions of libraries that a shard was made with and that are others now, by its record; empty without one."""
+    try:
+        return version_changes(ShardRecord.read(shard.with_suffix(".json")).versions)
+    except UserError:  # data can be validated without the records
+        return ""
+
+
+def _with_reason(problem: Problem, changes: Mapping[str, str]) -> Problem:
+    """A problem that libraries may have caused, with their versions."""
+    if problem.kind not in COMPUTED or not changes.get(problem.file):
+        return problem
+    return replace(problem, reason=f"{problem.reason}; made with {changes[problem.file]}")
+
+
+def _notes(changes: Mapping[str, str], wrong: Set[str]) -> Iterator[str]:
+    """Shards that other versions made, and that are the same when computed again."""
+    made = Counter(change for file, change in changes.items() if change and file not in wrong)
+    for change, n in made.items():
+        yield f"{n} shard(s) made with {change}: what was computed again is the same"
 
 
 def _check_file(folder: Path, config: Config, inventory: Inventory, tracked: TrackedFile) -> list[Problem]:
@@ -126,8 +155,8 @@ def _compare_arrays(path: Path, config: Config, model_name: str) -> list[tuple[s
             return wrong
     counts: Counter[tuple[str, str]] = Counter()
     for name, (n_rows, *_) in shapes.items():
-        for start in range(0, n_rows, PIECE_ROWS):
-            (values,) = read_rows(path, [name], start, min(start + PIECE_ROWS, n_rows))
+        for start in range(0, n_rows, CHECKED_ROWS):
+            (values,) = read_rows(path, [name], start, min(start + CHECKED_ROWS, n_rows))
             counts.update(_count_wrong(name, values, model))
     found = [(kind, f"{n:,} {reason}") for (kind, reason), n in counts.items() if n]
     return found + list(_compare_block(path, origin["shard"], config, model))

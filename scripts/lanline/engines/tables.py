@@ -11,7 +11,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
+
+from lanline.engines.compiled import njit
 
 MIN_MASS = 1e-12  # a theta that responds less often before the limit has no samples
 # Three-point Gauss-Legendre rule on (0, 1): node and weight.

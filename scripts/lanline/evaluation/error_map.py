@@ -90,7 +90,8 @@ def error_figure(errors: ErrorMap) -> Figure:
             for row in range(len(params))
             for column in range(row)
         }
-        norm = LogNorm(*np.nanquantile(np.stack([*cells.values()]), [0.01, 0.99]))
+        least, most = (float(value) for value in np.nanquantile(np.stack([*cells.values()]), [0.01, 0.99]))
+        norm = LogNorm(least, most)
         for (row, column), means in cells.items():
             axes = figure.add_subplot(grid[row, column])
             mesh = axes.pcolormesh(edges[column], edges[row], means.T, cmap="viridis", norm=norm)
@@ -99,12 +100,12 @@ def error_figure(errors: ErrorMap) -> Figure:
         bar_axes = _inset(figure, grid[size - 2, size - 1], (0.42, 0.55, 0.58, 0.1))
         bar = figure.colorbar(mesh, cax=bar_axes, orientation="horizontal", label=f"mean |error| ({errors.unit})")
         bar.outline.set_visible(False)
-        bar.set_ticks(np.geomspace(norm.vmin, norm.vmax, 3))
+        bar.set_ticks(np.geomspace(least, most, 3).tolist())
         bar_axes.xaxis.set_major_formatter(StrMethodFormatter("{x:.2g}"))
         bar_axes.xaxis.set_minor_locator(NullLocator())
         half = size // 2
         axes = _inset(figure, grid[:half, size - half :], (0.25, 0.12, 0.75, 0.88))
-        _band(axes, errors.value, error, np.linspace(*np.quantile(errors.value, [0, 1]), 25))
+        _band(axes, errors.value, error, np.linspace(errors.value.min(), errors.value.max(), 25))
         axes.set_xlabel(errors.value_name)
         axes.set_ylabel(f"|error| ({errors.unit})")
         if axes.lines:

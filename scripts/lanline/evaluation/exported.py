@@ -6,12 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnx
-import onnxruntime
-from google.protobuf.message import DecodeError
 
 from lanline.errors import UserError
-from lanline.networks.onnx_export import run_onnx
+from lanline.networks.onnx_files import load_onnx, run_onnx, start_session
 
 LogLikelihood = Callable[[np.ndarray], np.ndarray]
 
@@ -23,7 +20,7 @@ def open_network(path: Path, sample: np.ndarray, threads: int = 1) -> LogLikelih
     """The log-likelihood function of an exported network.
 
     The file takes one trial a call, shape (1, D). A copy in memory has its batch axis opened; nothing else changes,
-    and the copy must give what the file itself gives, trial by trial, at ``sample``.
+    and the copy must return what the file itself returns, trial by trial, at ``sample``.
 
     Args:
         path: ONNX file.
@@ -34,10 +31,10 @@ def open_network(path: Path, sample: np.ndarray, threads: int = 1) -> LogLikelih
         A function from inputs (n, D) to log-likelihoods (n,) in float64, nats.
 
     Raises:
-        UserError: the file is missing or no ONNX file, does not take one trial of D inputs, or does not compute
-            the same for many trials as for one.
+        UserError: the file is missing, no ONNX file or not whole, does not take one trial of D inputs, or does not
+            compute the same for many trials as for one.
     """
-    model = _load(path)
+    model = load_onnx(path)
     n_inputs = sample.shape[1]
     shapes = [[axis.dim_value for axis in value.type.tensor_type.shape.dim] for value in model.graph.input]
     if shapes != [[1, n_inputs]]:
@@ -45,9 +42,7 @@ def open_network(path: Path, sample: np.ndarray, threads: int = 1) -> LogLikelih
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "trials"
     del model.graph.value_info[:]
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = start_session(model, path, threads)
     name = model.graph.input[0].name
 
     def log_likelihood(rows: np.ndarray) -> np.ndarray:
@@ -61,15 +56,6 @@ def open_network(path: Path, sample: np.ndarray, threads: int = 1) -> LogLikelih
     difference = np.abs(log_likelihood(sample) - single) / np.maximum(1, np.abs(single))
     if not difference.max() <= BATCH_TOLERANCE:
         raise UserError(
-            f"{path} gives other values for many trials than for one: they differ by {difference.max():.2g}"
+            f"{path} returns other values for many trials than for one: they differ by {difference.max():.2g}"
         )
     return log_likelihood
-
-
-def _load(path: Path) -> onnx.ModelProto:
-    try:
-        return onnx.load_model(path)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except DecodeError as error:
-        raise UserError(f"{path} is not an ONNX file: {error}") from None

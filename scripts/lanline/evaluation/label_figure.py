@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from lanline.evaluation.label_curves import LabelCurve
 from lanline.evaluation.style import STYLE, colour, headline, panels, window
 from lanline.models import Model
 
 LINES = ("-", (0, (4, 2)), (0, (1, 1.5)))  # of the first, second and third engine
 
 
-class Curve(Protocol):
-    """What is drawn: see `lanline.commands.labels.LabelCurve`."""
-
-    engine: str
-    rt: np.ndarray
-    density: np.ndarray
-    probability: np.ndarray
-    omission: float
-
-
-def label_figure(model: Model, theta: np.ndarray, curves: Sequence[Curve]) -> Figure:
+def label_figure(model: Model, theta: np.ndarray, curves: Sequence[LabelCurve]) -> Figure:
     """Densities over response time, one colour for each choice and one kind of line for each engine.
 
     Args:
@@ -55,7 +46,7 @@ def label_figure(model: Model, theta: np.ndarray, curves: Sequence[Curve]) -> Fi
         axes.set_xlabel("response time (s)")
         axes.set_ylabel("density (1/s)")
         first = curves[0]
-        handles = [
+        handles: list[Artist] = [
             Patch(color=colour(c), label=f"choice {choice}: {first.probability[c]:.3f}".replace("-", "−"))
             for c, choice in enumerate(model.choices)
         ]

@@ -7,6 +7,7 @@ figure and all can be told apart with any colour vision (Okabe & Ito 2008; virid
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axis import Axis
@@ -19,7 +20,7 @@ from lanline.files import atomic_path
 CHOICE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
 ERROR_COLOUR = "#222222"
 MUTED = "#666666"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.titlelocation": "left",

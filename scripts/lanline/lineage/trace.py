@@ -92,14 +92,9 @@ def _identity(path: Path) -> tuple[dict[str, str], Run | None]:
 
 
 def _onnx_metadata(path: Path) -> dict[str, str]:
-    import onnx
-    from google.protobuf.message import DecodeError
+    from lanline.networks.onnx_files import read_metadata
 
-    try:
-        model = onnx.load_model(path, load_external_data=False)
-    except (OSError, DecodeError) as error:
-        raise UserError(f"{path} is not an ONNX file: {error}") from None
-    identity = {entry.key: entry.value for entry in model.metadata_props}
+    identity = read_metadata(path)
     if "dataset_id" not in identity:
         raise UserError(f"{path} says nothing of where it came from: lanline did not write it")
     return identity

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from lanline.files import atomic_path
+from lanline.networks.onnx_files import run_onnx
 from lanline.networks.specification import NetworkSpec, Weights, bias_name, weight_name
 
 OPSET = 17
@@ -151,13 +151,6 @@ def _activation(name: str, value: str, out: str) -> tuple[list[onnx.NodeProto], 
         ("Mul", [f"{out}.double", half], out),
     ]
     return [helper.make_node(operator, inputs, [result]) for operator, inputs, result in steps], constants
-
-
-def run_onnx(path: Path, x: np.ndarray) -> np.ndarray:
-    """Outputs (n,) of the file for raw inputs ``x`` (n, D), one trial at a time as its consumers call it."""
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return np.array([session.run(None, {name: row[None, :]})[0].squeeze() for row in x.astype(np.float32)])
 
 
 def check_parity(path: Path, trained: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> float:

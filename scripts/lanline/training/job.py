@@ -11,8 +11,9 @@ import numpy as np
 
 from lanline.config import Framework, Training
 from lanline.files import sha256_json
+from lanline.fingerprints import training_code
 from lanline.networks.specification import NetworkSpec, Weights
-from lanline.versions import library_versions, training_code
+from lanline.versions import library_versions
 
 Metrics = dict[str, float]
 

@@ -109,7 +109,7 @@ def test_shards_stream_so_larger_ones_ask_for_no_more_memory():
     small, large = config(rows_per_theta=1000), config(thetas_per_shard=200_000, rows_per_theta=1000)
     for rule in (effort.generate_shard, effort.validate_training_data):
         assert rule(large, WILDCARDS, 1).mem_mb == rule(small, WILDCARDS, 1).mem_mb < 1.2 * effort.BASE_MB
-    assert (effort.BLOCK_THETAS, effort.PIECE_ROWS) == (rows.BLOCK_THETAS, validation.PIECE_ROWS)
+    assert (effort.BLOCK_THETAS, effort.CHECKED_ROWS) == (rows.BLOCK_THETAS, validation.CHECKED_ROWS)
 
 
 def test_an_evaluation_is_priced_at_what_its_reference_costs():

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from lanline.commands.generate import main as generate
 from lanline.commands.train import jaxtrain, torchtrain
 from lanline.networks.artifacts import read_network
-from lanline.networks.onnx_export import run_onnx
+from lanline.networks.onnx_files import run_onnx
 from lanline.networks.specification import forward
 from lanline.sidecars import Dataset
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from lanline.commands.labels import label_curves, parse_theta
+from lanline.commands.labels import parse_theta
 from lanline.commands.main import main
 from lanline.config import Data
+from lanline.evaluation.label_curves import label_curves
 from lanline.models import get_model, model_names
 
 
@@ -145,8 +146,8 @@ def test_a_figure_is_written(tmp_path, model, name):
         (("ddm", "--theta", "v=nan"), "--theta v=nan: expected v=number"),
         (("ddm", "--theta", "z=0"), "--theta z=0: the start point lies between the bounds, 0 < z < 1"),
         (("angle", "--theta", "z=1", "--engine", "first_passage"), "--theta z=1: the start point"),
-        (("weibull", "--theta", "a=0"), "--theta a=0: a bound lies above 0"),
-        (("racing_diffusion_3", "--theta", "b=-1"), "--theta b=-1: a bound lies above 0"),
+        (("weibull", "--theta", "a=0"), "--theta a=0: bounds must be > 0"),
+        (("racing_diffusion_3", "--theta", "b=-1"), "--theta b=-1: bounds must be > 0"),
         (("ddm_st", "--theta", "st=0"), "closed_form has no density at st=0"),
         (("poisson_race", "--theta", "r1=-1"), "closed_form has no density at r1=-1"),
         (("lba_angle_3", "--theta", "z=2", "--engine", "simulation"), "z=2: Starting point z >= a"),

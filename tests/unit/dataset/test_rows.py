@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from lanline.config import Data, Mixture, ModelEntry
-from lanline.dataset.rows import BLOCK_THETAS, block_rows, n_blocks, sample_theta, shard_blocks, shard_shapes
+from lanline.dataset.rows import BLOCK_THETAS, block_rows, n_blocks, shard_blocks, shard_shapes
 from lanline.engines import densities
-from lanline.engines.simulation.engine import simulate
+from lanline.engines.simulation import simulate
 from lanline.models import get_model, model_names
+from lanline.theta import sample_theta
 
 DATA = Data(thetas_per_shard=2 * BLOCK_THETAS + 3, rows_per_theta=50)
 

@@ -1,6 +1,7 @@
 """Every kind of damaged data is found and named; undamaged data pass."""
 
 import os
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -160,3 +161,43 @@ def test_an_inventory_survives_json_and_cannot_lead_out_of_the_folder(data):
     files[0]["file"] = "../shard-00000.safetensors"
     with pytest.raises(UserError, match=r"inventory\.json.*leads out"):
         Inventory.from_json({**value, "files": files}, "inventory.json")
+
+
+# --- libraries of other versions ----------------------------------------------------------------------------------
+def made_with(folder, inventory, **versions):
+    """Write the record of the first shard as if these versions had made it."""
+    path = folder / inventory.files[0].file
+    record = generate_shard(CONFIG, "ddm", 0, folder.parent / "again.safetensors")
+    record.model_copy(update={"versions": {**record.versions, **versions}}).write(path.with_suffix(".json"))
+
+
+def test_other_versions_that_make_the_same_labels_are_a_note(data):
+    folder, inventory = data
+    made_with(folder, inventory, numba="0.0.1")
+    report = validate_dataset(folder, inventory, "test", CONFIG)
+    assert report.problems == ()
+    [note] = report.notes
+    assert note.startswith(f"1 shard(s) made with numba 0.0.1 (now {version('numba')}): ")
+    assert report.to_json()["passed"]
+
+
+def test_other_versions_are_named_with_labels_that_differ(data):
+    folder, inventory = data
+    made_with(folder, inventory, numba="0.0.1", scipy="0.0.2")
+
+    def change(arrays):
+        arrays["lan_labels"][:] = 0.5
+
+    changed = rewrite(folder, inventory, change)
+    report = validate_dataset(folder, changed, "test", CONFIG)
+    [problem] = report.problems
+    assert problem.kind == "labels"
+    made = f"made with scipy 0.0.2 (now {version('scipy')}), numba 0.0.1 (now {version('numba')})"
+    assert problem.reason.endswith(made)
+    assert report.notes == ()
+
+
+def test_the_same_versions_need_no_note(data):
+    folder, inventory = data
+    made_with(folder, inventory)
+    assert validate_dataset(folder, inventory, "test", CONFIG).notes == ()

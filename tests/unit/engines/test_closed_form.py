@@ -6,13 +6,11 @@ from scipy import integrate, stats
 
 from agreement import chi_squared_per_bin, registered
 from lanline.config import Data
-from lanline.dataset.rows import sample_theta
-from lanline.engines import densities, has_exact, resolve_engine
-from lanline.engines.closed_form import ddm as closed_form
-from lanline.engines.first_passage import engine as first_passage
-from lanline.engines.simulation import engine as simulation
+from lanline.engines import closed_form, densities, first_passage, has_exact, resolve_engine, simulation
+from lanline.engines.overshoot import OVERSHOOT
 from lanline.errors import UserError
 from lanline.models import get_model, model_names
+from lanline.theta import sample_theta
 
 THETA = {
     "ddm": np.array([[1.0, 1.2, 0.4, 0.3], [-2.5, 0.5, 0.7, 0.0], [0.0, 2.0, 0.5, 1.0]]),
@@ -179,7 +177,7 @@ def test_targets_differ_as_the_shift_of_the_bounds_says():
     model, theta = get_model("ddm"), THETA["ddm"][:1]
     euler = densities(model, theta, Data(target="euler", delta_t=1e-2), np.random.default_rng(0))
     wide = theta.copy()
-    wide[0, 1] += simulation.OVERSHOOT * 0.1
+    wide[0, 1] += OVERSHOOT * 0.1
     wide[0, 2] = 0.5 + (theta[0, 2] - 0.5) * theta[0, 1] / wide[0, 1]
     expected = densities(model, wide, Data(), np.random.default_rng(0))
     rt, choice = np.linspace(0.35, 3, 50)[None], np.ones((1, 50))

@@ -6,19 +6,19 @@ from scipy import integrate
 
 from agreement import chi_squared_per_bin
 from lanline.config import Data
-from lanline.dataset.rows import BLOCK_THETAS, block_rows, sample_theta
-from lanline.engines import densities, resolve_engine
-from lanline.engines.closed_form import ddm as closed_form
-from lanline.engines.first_passage import engine as first_passage
-from lanline.engines.simulation import engine as simulation
+from lanline.dataset.rows import BLOCK_THETAS, block_rows
+from lanline.engines import densities, first_passage, resolve_engine, simulation
+from lanline.engines.closed_form import ddm
+from lanline.engines.first_passage.process import Process, processes
 from lanline.errors import UserError
 from lanline.models import get_model, model_names
+from lanline.theta import sample_theta
 
 COVERED = [name for name in model_names() if first_passage.covers(get_model(name))]
 ENGINE = Data(engine="first_passage")
 
 
-def volterra(process: first_passage.Process, time: np.ndarray) -> np.ndarray:
+def volterra(process: Process, time: np.ndarray) -> np.ndarray:
     """Densities at the lower and the upper bound (2, N) by the integral equation of Buonocore et al. (1990).
 
     Trapezoid rule on a uniform grid, plain and slow: nothing in common with the engine but the process.
@@ -61,8 +61,8 @@ def test_equals_the_closed_form(name):
     rng = np.random.default_rng(1)
     theta = sample_theta(model, 64, rng)
     limit = np.full(64, 20.0)
-    exact = closed_form.densities(model, theta, limit, 0.0)
-    solved = first_passage.densities(model, theta, limit, 0.0)
+    exact = ddm.densities(model, theta, limit, 0.0)
+    solved = first_passage.densities(model, theta, limit, Data(), rng)
     elapsed = np.exp(rng.uniform(np.log(3e-3), np.log(20), (64, 200)))
     rt, choice = theta[:, 3:4] + elapsed, rng.choice([-1.0, 1.0], elapsed.shape)
     expected, actual = exact.log_density(rt, choice), solved.log_density(rt, choice)
@@ -95,7 +95,7 @@ def test_solves_the_integral_equation(name, theta, end):
     model = get_model(name)
     theta = np.array([theta])
     time = np.linspace(0, end, 601)
-    expected = volterra(first_passage.processes(model, theta, 0.0)[0], time)
+    expected = volterra(processes(model, theta, 0.0)[0], time)
     density = densities(model, theta, ENGINE, np.random.default_rng(0))
     onset = theta[0, model.params.index("t")]
     for c, choice in enumerate(model.choices):
@@ -116,7 +116,7 @@ def test_steps_are_fine_enough(name):
     limit = np.full(12, 20.0)
     onset = theta[:, [model.params.index("t")]]
     usual, left = first_passage.densities_and_survival(model, theta, limit, 0.0)
-    fine = first_passage.densities(model, theta, limit, 0.0, refine=3)
+    fine, _ = first_passage.densities_and_survival(model, theta, limit, 0.0, refine=3)
     rt = onset + np.exp(rng.uniform(np.log(3e-3), np.log(20), (12, 300)))
     choice = rng.choice([-1.0, 1.0], rt.shape)
     expected, actual = fine.log_density(rt, choice), usual.log_density(rt, choice)
@@ -203,7 +203,7 @@ def test_steps_meet_the_jumps_of_the_drift():
     assert time[1][0] > 0.05
     assert density.choice_probability().sum(axis=1) + left == pytest.approx(1.0, abs=1e-3)
     grid = np.linspace(0, 1.2, 1201)
-    for row, process in zip(range(2), first_passage.processes(model, theta, 0.0), strict=True):
+    for row, process in zip(range(2), processes(model, theta, 0.0), strict=True):
         expected = volterra(process, grid)
         for c, choice in enumerate(model.choices):
             rt = np.tile(0.2 + grid, (2, 1))

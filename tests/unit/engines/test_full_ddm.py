@@ -6,10 +6,10 @@ from scipy import stats
 
 from agreement import chi_squared_per_bin, registered
 from lanline.config import Data
-from lanline.dataset.rows import sample_theta
 from lanline.engines import densities, resolve_engine
-from lanline.engines.closed_form import ddm as closed_form
+from lanline.engines.closed_form import ddm
 from lanline.models import get_model
+from lanline.theta import sample_theta
 
 NAMES = ["ddm_st", "full_ddm", "full_ddm2", "full_ddm_rv"]
 ONSETS = 2000
@@ -28,7 +28,7 @@ def reference(model, theta, rt, choice):
     start = low + 0.5 * (high - low) * (nodes + 1)
     onset = values["t"] + values["st"] * ((2 * np.arange(ONSETS) + 1) / ONSETS - 1)
     plain = np.array([[values["v"], values["a"], z, 0.0, values.get("sv", 0.0)] for z in start])
-    density = closed_form.densities(get_model("ddm_sdv"), plain, np.full(len(plain), 100.0), 0.0)
+    density = ddm.densities(get_model("ddm_sdv"), plain, np.full(len(plain), 100.0), 0.0)
     time = np.tile((rt[:, None] - onset).ravel(), (len(plain), 1))
     side = np.tile(np.repeat(choice, ONSETS), (len(plain), 1))
     f = (0.5 * weights) @ np.exp(density.log_density(time, side))
@@ -121,9 +121,9 @@ def test_smooth_non_decision_times_are_convolved(name):
         law = law_of(model, values)
         onset = law.ppf(1e-15) + (law.isf(1e-15) - law.ppf(1e-15)) * grid
         plain = np.array([[values["v"], values["a"], values["z"], 0.0]])
-        ddm = closed_form.densities(get_model("ddm"), plain, np.full(1, 100.0), 0.0)
+        plain_ddm = ddm.densities(get_model("ddm"), plain, np.full(1, 100.0), 0.0)
         for i in range(5):
-            f = np.exp(ddm.log_density((rt[b, i] - onset)[None], np.full((1, len(onset)), choice[b, i])))[0]
+            f = np.exp(plain_ddm.log_density((rt[b, i] - onset)[None], np.full((1, len(onset)), choice[b, i])))[0]
             expected = np.log(np.sum(f * law.pdf(onset)) * (onset[1] - onset[0]))
             assert density.log_density(rt, choice)[b, i] == pytest.approx(expected, abs=1e-4)
 

@@ -6,10 +6,9 @@ from scipy import integrate, stats
 
 from agreement import chi_squared_per_bin, registered
 from lanline.config import Data
-from lanline.dataset.rows import sample_theta
-from lanline.engines import densities, has_exact, resolve_engine
-from lanline.engines.simulation import engine as simulation
+from lanline.engines import densities, has_exact, resolve_engine, simulation
 from lanline.models import get_model
+from lanline.theta import sample_theta
 
 NAMES = [
     "lba2",

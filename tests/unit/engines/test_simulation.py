@@ -7,11 +7,11 @@ import pytest
 from scipy import stats
 
 from lanline.config import Data
-from lanline.dataset.rows import sample_theta
-from lanline.engines import densities, engines_of
-from lanline.engines.simulation import engine as simulation
+from lanline.engines import densities, engines_of, simulation
+from lanline.engines.overshoot import OVERSHOOT, stable_overshoot
 from lanline.errors import UserError
 from lanline.models import get_model, model_names
+from lanline.theta import sample_theta
 
 
 def test_labels_approach_the_closed_form():
@@ -93,9 +93,9 @@ def test_the_same_seed_gives_the_same_trials_and_leaves_numpy_alone():
 
 def test_stable_steps_overshoot_like_gaussian_ones_at_alpha_2_and_without_a_jump_at_1():
     # A stable step with alpha = 2 has the variance 2 delta_t.
-    gaussian = simulation.OVERSHOOT * np.sqrt(2 * 1e-3)
-    assert simulation._stable_overshoot(2.0, 1.0, 1e-3) == pytest.approx(gaussian, rel=1e-9)
-    near = [simulation._stable_overshoot(alpha, 1.0, 1e-3) for alpha in (1.0, 1.001, 1.01)]
+    gaussian = OVERSHOOT * np.sqrt(2 * 1e-3)
+    assert stable_overshoot(2.0, 1.0, 1e-3) == pytest.approx(gaussian, rel=1e-9)
+    near = [stable_overshoot(alpha, 1.0, 1e-3) for alpha in (1.0, 1.001, 1.01)]
     assert np.all(np.diff(near) > 0)
     assert near[2] < 1.2 * near[0] < 3e-3
 

@@ -11,7 +11,8 @@ from lanline.errors import UserError
 from lanline.evaluation.likelihood.figures import density_figure
 from lanline.evaluation.likelihood.metrics import judge
 from lanline.evaluation.likelihood.reference import make_reference
-from lanline.evaluation.probability.metrics import judge_probabilities, make_probability_reference
+from lanline.evaluation.probability.metrics import judge_probabilities
+from lanline.evaluation.probability.reference import make_probability_reference
 from lanline.models import Model, get_model, model_names
 from lanline.networks.specification import make_spec
 

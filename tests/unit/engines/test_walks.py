@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 
 from lanline.config import Data
-from lanline.engines import densities
-from lanline.engines.simulation import engine as simulation
+from lanline.engines import densities, simulation
+from lanline.engines.overshoot import OVERSHOOT
 from lanline.engines.simulation import walks
 from lanline.models import Model, get_model
 
@@ -118,7 +118,7 @@ def small_steps(model: Model, theta: list[float], limit: float, n: int) -> tuple
     from ssms.basic_simulators.simulator_class import Simulator
     from ssms.config import get_boundary_registry
 
-    overshoot = simulation.OVERSHOOT * np.sqrt(SMALL)
+    overshoot = OVERSHOOT * np.sqrt(SMALL)
     inwards, values = overshoot, dict(zip(model.params, theta, strict=True))
     if model.simulator in ("race_model", "lca"):
         # The floor stays at 0, so everything else moves: bound, start points, and what lca's drift takes from them.

@@ -24,7 +24,8 @@ from lanline.files import write_json
 from lanline.models import get_model
 from lanline.networks.artifacts import write_history
 from lanline.networks.initial import initial_weights
-from lanline.networks.onnx_export import run_onnx, write_onnx
+from lanline.networks.onnx_export import write_onnx
+from lanline.networks.onnx_files import run_onnx
 from lanline.networks.specification import forward, make_spec
 from lanline.sidecars import Run
 

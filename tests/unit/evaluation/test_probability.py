@@ -12,12 +12,8 @@ from lanline.evaluation.error_map import error_figure
 from lanline.evaluation.exported import open_network
 from lanline.evaluation.gate import check_gate, evaluation_record
 from lanline.evaluation.probability.figures import agreement_figure, probability_errors
-from lanline.evaluation.probability.metrics import (
-    NO_OUTCOME,
-    judge_probabilities,
-    make_probability_reference,
-    network_probabilities,
-)
+from lanline.evaluation.probability.metrics import judge_probabilities, network_probabilities
+from lanline.evaluation.probability.reference import NO_OUTCOME, make_probability_reference
 from lanline.evaluation.style import write_figure
 from lanline.models import get_model
 from lanline.networks.heads import log_probabilities

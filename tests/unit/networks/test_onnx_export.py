@@ -10,7 +10,8 @@ from lanline.config import Activation, Network
 from lanline.models import get_model
 from lanline.networks.heads import exported_values
 from lanline.networks.initial import initial_weights
-from lanline.networks.onnx_export import ParityError, check_parity, run_onnx, write_onnx
+from lanline.networks.onnx_export import ParityError, check_parity, write_onnx
+from lanline.networks.onnx_files import run_onnx
 from lanline.networks.specification import forward, make_spec
 
 X = np.random.default_rng(1).normal(size=(200, 6)).astype(np.float32)

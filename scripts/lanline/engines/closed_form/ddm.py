@@ -21,9 +21,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from lanline.engines.closed_form.series import log_density
+from lanline.engines.compiled import njit
 from lanline.engines.tables import Table, make_table
 from lanline.models import Model
 
@@ -43,7 +43,7 @@ def covers(model: Model) -> bool:
 
 
 @dataclass(frozen=True)
-class ClosedForm:
+class DriftDiffusion:
     """Densities of B thetas; see `lanline.engines.Densities`.
 
     Attributes:
@@ -68,7 +68,7 @@ class ClosedForm:
         return self.table.omission_probability()
 
 
-def densities(model: Model, theta: np.ndarray, limit: np.ndarray, shift: float) -> ClosedForm:
+def densities(model: Model, theta: np.ndarray, limit: np.ndarray, shift: float) -> DriftDiffusion:
     """Exact densities at each row of ``theta``.
 
     Args:
@@ -81,7 +81,7 @@ def densities(model: Model, theta: np.ndarray, limit: np.ndarray, shift: float) 
     if model.simulator == "ddm":
         column["a"] = 0.5 * column["a"]  # ddm_legacy moves between 0 and a, all others between -a and a
     shape = _shape(column, shift)
-    return ClosedForm(shape, _table(shape, column["t"], limit - column["t"], model.choices))
+    return DriftDiffusion(shape, _table(shape, column["t"], limit - column["t"], model.choices))
 
 
 def tabulate(column: dict[str, np.ndarray], limit: np.ndarray, shift: float, choices: tuple[int, ...]) -> Table:
@@ -105,7 +105,7 @@ def _table(shape: np.ndarray, onset: np.ndarray, limit: np.ndarray, choices: tup
 
 @njit(cache=True)
 def log_density_at(t, c, v, a, k, y0, sv):
-    """Log-density of decision time t at the bound c = +-1; the other arguments as in `ClosedForm.shape`."""
+    """Log-density of decision time t at the bound c = +-1; the other arguments as in `DriftDiffusion.shape`."""
     b = a - k * t
     if t <= 0.0 or b <= 0.0:
         return -math.inf

@@ -16,13 +16,13 @@ at once: F has a jump at 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from lanline.engines.closed_form.ddm import DEPTH, log_density_at
+from lanline.engines.closed_form.drawing import draw_in_time
+from lanline.engines.compiled import njit
 from lanline.engines.tables import RULE, Table, hermite, make_table
 from lanline.models import DEADLINE_SUFFIX, Model
 
@@ -31,45 +31,11 @@ _MODELS = ("ddm_st", "full_ddm", "full_ddm2", "full_ddm_rv")
 N_NODES = 160
 START_RULE = np.polynomial.legendre.leggauss(24)
 ONSET_RULE = np.polynomial.legendre.leggauss(32)
-# A theta that responds less often, or is not done after so many rounds, has no samples.
-MIN_RESPONSES = 1e-6
-ROUNDS = 300
 
 
 def covers(model: Model) -> bool:
     """Whether this engine has the density of ``model``."""
     return model.name.removesuffix(DEADLINE_SUFFIX) in _MODELS
-
-
-def draw_in_time(
-    draw: Callable[[], tuple[np.ndarray, np.ndarray]], limit: np.ndarray, responses: np.ndarray, n: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw again and again until each theta has n responses after 0 and before its limit.
-
-    Args:
-        draw: gives (B, n) response times and choices.
-        limit: (B,) largest response time, seconds.
-        responses: (B,) probability of a response in time.
-        n: responses that each theta gets.
-
-    Returns:
-        (B, n) response times and choices, nan for a theta that hardly ever responds in time.
-    """
-    n_theta = len(limit)
-    rt, choice = np.full((2, n_theta, n), np.nan)
-    filled = np.where(responses < MIN_RESPONSES, n, 0)
-    for _ in range(ROUNDS):
-        if (filled == n).all():
-            break
-        time, side = draw()
-        for b in np.flatnonzero(filled < n):
-            taken = np.flatnonzero((time[b] > 0) & (time[b] < limit[b]))[: n - filled[b]]
-            into = slice(filled[b], filled[b] + len(taken))
-            rt[b, into], choice[b, into] = time[b, taken], side[b, taken]
-            filled[b] += len(taken)
-    scarce = filled < n
-    rt[scarce], choice[scarce] = np.nan, np.nan
-    return rt, choice
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import erfcx, gammaincc, gammaln, ndtr
 
-from lanline.engines.simulation.engine import OVERSHOOT
+from lanline.engines.overshoot import OVERSHOOT
 from lanline.engines.tables import Table, make_table
 from lanline.models import Model
 

@@ -16,11 +16,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from scipy.special import ndtr, ndtri
 
-from lanline.engines.closed_form import ddm as closed_form
-from lanline.engines.closed_form.full_ddm import draw_in_time
+from lanline.engines.closed_form import ddm
+from lanline.engines.closed_form.drawing import draw_in_time
+from lanline.engines.compiled import njit
 from lanline.engines.tables import RULE, Table, hermite
 from lanline.models import DEADLINE_SUFFIX, Model
 
@@ -88,15 +88,15 @@ def densities(model: Model, theta: np.ndarray, limit: np.ndarray, shift: float) 
     column = {name: np.asarray(theta[:, i], dtype=float) for i, name in enumerate(model.params)}
     zero, deviation = np.zeros(len(theta)), column["st"]
     if "mt" in column:
-        law = [column["mt"], deviation, zero, ndtr(column["mt"] / deviation)]
+        parts = [column["mt"], deviation, zero, ndtr(column["mt"] / deviation)]
     elif "t" in column:
-        law = [column["t"], deviation, np.full(len(theta), -np.inf), zero + 1.0]
+        parts = [column["t"], deviation, np.full(len(theta), -np.inf), zero + 1.0]
     else:
-        law = [np.full(len(theta), np.nan), deviation, zero, zero + 1.0]
-    law = np.stack(law, axis=1)
+        parts = [np.full(len(theta), np.nan), deviation, zero, zero + 1.0]
+    law = np.stack(parts, axis=1)
     earliest = np.where(np.isnan(law[:, 0]), 0.0, np.maximum(law[:, 0] - REACH * deviation, law[:, 2]))
     decisions = {name: column[name] for name in ("v", "a", "z")}
-    table = closed_form.tabulate(decisions, limit - earliest, shift, model.choices)
+    table = ddm.tabulate(decisions, limit - earliest, shift, model.choices)
     return SmoothOnset(law, limit, table)
 
 
@@ -132,7 +132,7 @@ def _convolve(at, index, law, cumulative, log_time, scale, smooth, slope):
             end = min(at[b, i] - earliest, last)
             if begin >= end:
                 continue
-            j = max(np.searchsorted(log_time[b], math.log(begin), side="right") - 1, 0)
+            j = max(int(np.searchsorted(log_time[b], math.log(begin), side="right")) - 1, 0)
             while j < n - 1:
                 u0, u1 = log_time[b, j], log_time[b, j + 1]
                 left, right = max(begin, math.exp(u0)), min(end, math.exp(u1))

@@ -6,7 +6,7 @@ Everything here is for unit noise and bounds at -1 and +1. Drift, width and line
 
 import math
 
-from numba import njit
+from lanline.engines.compiled import njit
 
 # Both series reach the precision of a double on their side of this time: the next small-time term is below
 # exp(-100), the next large-time term below exp(-54) of the sum.

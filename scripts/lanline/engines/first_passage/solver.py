@@ -19,7 +19,8 @@ those of the other, and extrapolated (Richardson).
 import math
 
 import numpy as np
-from numba import njit
+
+from lanline.engines.compiled import njit
 
 # Cells at the bounds are this part of the distance from the start to the nearer one, if the stretch allows.
 NEAR = 1 / 24

@@ -15,7 +15,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
+
+from lanline.engines.compiled import njit
 
 BINS_PER_BANDWIDTH = 24
 # Kernels are cut where they have fallen to exp(-67): below any floor that labels have.

@@ -23,7 +23,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from lanline.engines.compiled import njit
 
 # The standard deviation of a step is at most 1 / 5 of the bound.
 STEPS_PER_SQUARED_BOUND = 25.0

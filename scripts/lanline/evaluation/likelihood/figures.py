@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -18,7 +20,7 @@ from lanline.evaluation.likelihood.metrics import Judged
 from lanline.evaluation.style import MUTED, STYLE, colour, headline, log_ticks, panels, reference_name, window
 
 # Runs that agree lie on one another: the wide line stays visible under the narrow one.
-FRAMEWORK_LINES = {
+FRAMEWORK_LINES: dict[str, dict[str, Any]] = {
     "torch": {"color": "#E69F00", "lw": 3.4, "marker": "o", "ms": 7.5},
     "jax": {"color": "#5B3A93", "lw": 1.3, "marker": "s", "ms": 3.5},
 }
@@ -72,7 +74,7 @@ def density_figure(judged: Judged, name: str) -> Figure:
             f"{reference_name(metrics.reference)}",
         )
         mirrored = len(choices) == 2
-        handles = [
+        handles: list[Artist] = [
             Patch(color=colour(c), label=f"choice {choice:+d}".replace("-", "−") if mirrored else f"choice {choice}")
             for c, choice in enumerate(choices)
         ]

@@ -8,7 +8,8 @@ import numpy as np
 
 from lanline.errors import UserError
 from lanline.evaluation.exported import LogLikelihood
-from lanline.evaluation.likelihood.reference import Curves, Reference, ReferenceKind
+from lanline.evaluation.likelihood.reference import Curves, Reference
+from lanline.evaluation.trials import ReferenceKind, clustered_standard_error
 
 MAX_EXPONENT = 100.0  # a hopeless network's mass stays a number
 
@@ -134,9 +135,3 @@ def _network_density(network: LogLikelihood, curves: Curves) -> np.ndarray:
 def _integrate(density: np.ndarray, rt: np.ndarray) -> np.ndarray:
     """(T,) integral over rt, summed over choices, of ``density`` (T, C, N) at ``rt`` (T, N)."""
     return np.trapezoid(density.sum(axis=1), rt, axis=1)
-
-
-def clustered_standard_error(residual: np.ndarray, cluster: np.ndarray) -> float:
-    """Standard error of a mean whose residuals (N,) are independent between clusters, not within."""
-    sums = np.bincount(cluster, residual)
-    return float(np.sqrt(np.sum(sums**2)) / len(residual))

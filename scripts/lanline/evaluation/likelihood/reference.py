@@ -15,24 +15,19 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from lanline import engines
 from lanline.config import Data, Evaluation
-from lanline.dataset.rows import sample_theta
 from lanline.engines.closed_form import softmax
-from lanline.engines.simulation.engine import simulate, step
 from lanline.errors import UserError
+from lanline.evaluation.trials import OMISSION, TRIALS_PER_THETA, ReferenceKind, simulate_trials
 from lanline.models import Model
+from lanline.theta import float32_theta
 
-ReferenceKind = Literal["exact", "simulation"]
-
-TRIALS_PER_THETA = 5  # with an exact reference; more thetas cost more than they add
-BLOCK_THETAS = 500
+NEW_THETAS = 500  # that trials are simulated at together, with an exact reference
 MOST_PER_COUNTED = 10  # simulated trials for each that counts, before this is called a mistake
-OMISSION = -1.0
 GRID_UNIFORM = 800  # grid points between 0 and max_t ...
 GRID_SAMPLED = 400  # ... and where the reference has its responses, however narrow its peak
 BEFORE_FIRST = np.geomspace(1e-5, 0.5, 100)  # ... and, for a steep onset, so many seconds before the first of them
@@ -107,7 +102,7 @@ def make_reference(model: Model, data: Data, settings: Evaluation) -> Reference:
     data = data.model_copy(update={"engine": "auto"})
     trials_rng, curves_rng = (np.random.default_rng(seed) for seed in np.random.SeedSequence(settings.seed).spawn(2))
     exact = engines.has_exact(model)
-    theta = _sample_theta(model, settings.mass_thetas, curves_rng)
+    theta = float32_theta(model, settings.mass_thetas, curves_rng)
     parts = [engines.densities(model, theta, data, rng) for rng in curves_rng.spawn(1 if exact else 2)]
     if exact:
         blocks = _exact_blocks(model, data, settings, trials_rng)
@@ -147,11 +142,11 @@ def _gather(blocks: Iterator[Trials], model: Model, settings: Evaluation) -> Tri
 def _exact_blocks(model: Model, data: Data, settings: Evaluation, rng: np.random.Generator) -> Iterator[Trials]:
     """A few trials at each of some new thetas, again and again."""
     for block in itertools.count():
-        theta = _sample_theta(model, BLOCK_THETAS, rng)
-        rt, choice = _simulate(model, theta, TRIALS_PER_THETA, data, rng)
+        theta = float32_theta(model, NEW_THETAS, rng)
+        rt, choice = simulate_trials(model, theta, TRIALS_PER_THETA, data, rng)
         log_density = engines.densities(model, theta, data, rng).log_density(rt, choice)
         difference = np.zeros_like(log_density)
-        yield _trials(theta, block * BLOCK_THETAS, rt, choice, log_density, difference, settings)
+        yield _trials(theta, block * NEW_THETAS, rt, choice, log_density, difference, settings)
 
 
 def _simulated_blocks(
@@ -165,7 +160,7 @@ def _simulated_blocks(
     """More and more trials at the same thetas; they are not among those that the halves were estimated from."""
     per_theta = math.ceil(settings.trials / len(theta))
     while True:
-        rt, choice = _simulate(model, theta, per_theta, data, rng)
+        rt, choice = simulate_trials(model, theta, per_theta, data, rng)
         first, second = (np.maximum(half.log_density(rt, choice), data.floor) for half in halves)
         log_density = np.logaddexp(first, second) - np.log(2)
         yield _trials(theta, 0, rt, choice, log_density, first - second, settings)
@@ -195,22 +190,6 @@ def _trials(
         below_min=int(np.count_nonzero(responded & ~counts)),
         omitted=int(np.count_nonzero(~responded)),
     )
-
-
-def _sample_theta(model: Model, n: int, rng: np.random.Generator) -> np.ndarray:
-    """(n, P) parameters, rounded to float32 because that is what a network sees."""
-    return sample_theta(model, n, rng).astype(np.float32).astype(float)
-
-
-def _simulate(
-    model: Model, theta: np.ndarray, n: int, data: Data, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """(B, n) response times and choices of ssm-simulators; omissions have the rt `OMISSION` and some choice."""
-    limit = engines.time_limit(model, theta, data)
-    delta_t = step(model, data.target, data.delta_t)
-    rt, choice = simulate(model, theta, limit, data.target, delta_t, n, int(rng.integers(2**31)))
-    omitted = np.isnan(rt)
-    return np.where(omitted, OMISSION, rt), np.where(omitted, model.choices[0], choice)
 
 
 def _curves(
