@@ -23,12 +23,13 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from lanline.engines.closed_form.series import log_density
+from lanline.engines.compiled import njit
 
 POINTS = 8  # of a panel
 # The clock's panels: doubling, then of the length 1, up to where exp(-20) of the slowest process is left.
@@ -62,7 +63,7 @@ def panels() -> Panels:
     """The matrices, made when first asked for (0.1 s)."""
     nodes, weights = INNER
     floor, flux = np.zeros((2, len(CLOCK), len(CLOCK)))
-    for panel, (low, high) in enumerate(zip(EDGES[:-1], EDGES[1:], strict=True)):
+    for panel, (low, high) in enumerate(pairwise(EDGES)):
         first = panel * POINTS
         to = CLOCK[first:, None]
         near, far = np.sqrt(np.maximum(to - high, 0.0)), np.sqrt(to - low)
