@@ -7,7 +7,8 @@ log-uniform after the onset with either choice. Errors are absolute differences 
 above -16. The mass error is the largest deviation from 1 of the total probability, the survival at the time limit
 included. References: `first_passage` against the closed form, or itself with three times as many steps and cells;
 closed forms against the first-passage engine, or plain quadrature of the model's definition; `race_*` with constant
-bounds against eigenfunctions (not at times at which these cancel), with falling ones against eight times as many nodes.
+bounds against eigenfunctions (not at times at which these cancel), with falling ones against eight times as many nodes;
+`ddm_seq2*` and `ddm_par2*` against three times as many of everything.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from scipy import stats
 from lanline.config import Data
 from lanline.engines import densities, engines_of
 from lanline.engines.closed_form import ddm, random_onset, softmax
-from lanline.engines.first_passage import race, two_bounds
+from lanline.engines.first_passage import race, two_bounds, two_stage
 from lanline.models import Model, get_model, model_names
 from lanline.theta import sample_theta
 
@@ -82,11 +83,11 @@ def measure(model: Model, engine: str, n_theta: int) -> Accuracy:
 
 
 def responding(model: Model, theta: np.ndarray) -> np.ndarray:
-    """(B,) share of the trials that respond ever; nan where it is not known, as a bound runs away from races.
+    """(B,) share of the trials that respond ever; nan where it is not known, as bounds may run away.
 
     Accumulators that start above their bound do not respond.
     """
-    if race.covers(model) and "theta" in model.params:
+    if (race.covers(model) or two_stage.covers(model)) and "theta" in model.params:
         return np.where(theta[:, model.params.index("theta")] < 0, np.nan, 1.0)
     if not {"A", "b"} <= set(model.params):
         return np.ones(len(theta))
@@ -96,7 +97,9 @@ def responding(model: Model, theta: np.ndarray) -> np.ndarray:
 
 def reference_of(model: Model, engine: str) -> Reference:
     if race.covers(model):
-        return of_eigenfunctions if model.boundary == "constant" else of_more_nodes
+        return of_eigenfunctions if model.boundary == "constant" else of_finer_race
+    if two_stage.covers(model):
+        return of_finer_levels
     if engine == "first_passage":
         return of_closed_form if ddm.covers(model) else of_two_bounds
     if two_bounds.covers(model):
@@ -120,9 +123,14 @@ def of_two_bounds(model: Model, theta: np.ndarray, rt: np.ndarray, choice: np.nd
     return density.log_density(rt, choice)
 
 
-def of_more_nodes(model: Model, theta: np.ndarray, rt: np.ndarray, choice: np.ndarray) -> np.ndarray:
+def of_finer_race(model: Model, theta: np.ndarray, rt: np.ndarray, choice: np.ndarray) -> np.ndarray:
     limit = np.full(len(theta), LIMIT)
     return race.densities(model, theta, limit, 0.0, refine=8).log_density(rt, choice)
+
+
+def of_finer_levels(model: Model, theta: np.ndarray, rt: np.ndarray, choice: np.ndarray) -> np.ndarray:
+    limit = np.full(len(theta), LIMIT)
+    return two_stage.densities(model, theta, limit, 0.0, refine=3).log_density(rt, choice)
 
 
 def of_eigenfunctions(model: Model, theta: np.ndarray, rt: np.ndarray, choice: np.ndarray) -> np.ndarray:

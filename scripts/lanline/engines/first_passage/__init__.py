@@ -7,12 +7,12 @@ from types import ModuleType
 import numpy as np
 
 from lanline.config import Data
-from lanline.engines.first_passage import race, two_bounds
+from lanline.engines.first_passage import race, two_bounds, two_stage
 from lanline.engines.overshoot import outward_shift
 from lanline.engines.tables import Table
 from lanline.models import Model
 
-FAMILIES = (two_bounds, race)
+FAMILIES = (two_bounds, race, two_stage)
 
 
 def covers(model: Model) -> bool:
