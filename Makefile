@@ -10,8 +10,11 @@ SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --nolock --rerun-incomplete $(if 
 STORE := $(addprefix --config ,config/config.yaml $(CONFIG))
 PROFILE ?= $(firstword $(wildcard profiles/site) profiles/slurm)
 ON_SLURM = $(BIN)/snakemake --profile $(PROFILE) $(if $(CONFIG),--configfile $(CONFIG))
-INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint envs/constraints.txt
+# Not --quiet: pip names what it downloads with its size, and shows a bar on a terminal.
+INSTALL := $(BIN)/pip install --disable-pip-version-check --constraint envs/constraints.txt
+STORE_FILES := mlruns mlartifacts mlflow.db mlflow.db.lock *.db-shm *.db-wal .mlflow
 export MPLBACKEND := Agg
+export PYTHONUTF8 := 1
 
 .PHONY: help run test lint format schema dag report pictures clean clean-results
 .PHONY: slurm-profile slurm-run slurm-recover test-slurm
@@ -22,7 +25,7 @@ help: ## list every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.installed ## install into .venv and run the workflow (CONFIG=, CORES=, PYTHON=)
-	$(SNAKEMAKE)
+	$(SNAKEMAKE) --profile profiles/terminal
 
 test: $(VENV)/.installed-dev ## install what tests need and run all that can run here (PYTEST= for options)
 	$(BIN)/python -m pytest --numprocesses 2 $(PYTEST)
@@ -85,9 +88,13 @@ mlflow-prune: $(VENV)/.installed ## remove runs with their artifacts; shows them
 pictures: $(VENV)/.installed-dev ## make the default run anew elsewhere, and docs/'s screenshots of MLflow's pages from it
 	$(BIN)/python -m pytest tests/browser --pictures docs/figures
 
-clean: ## remove the tracking store and caches; never results or reports
-	@if [ -x $(BIN)/lanline ]; then $(BIN)/lanline running; fi
-	rm -rf mlruns mlartifacts mlflow.db mlflow.db.lock *.db-shm *.db-wal .mlflow
+clean: ## remove the tracking store and caches; never results or reports (FORCE=1 without asking whether runs are active)
+	@if [ "$(FORCE)" = 1 ]; then :; \
+	elif [ -x $(BIN)/lanline ]; then $(BIN)/lanline running; \
+	elif [ -n "$$(ls -d $(STORE_FILES) 2>/dev/null)" ]; then \
+	  echo 'error: without $(BIN)/lanline nothing tells whether runs are active, and they would lose their store:' >&2; \
+	  echo 'install it (make run), or remove the store all the same: make clean FORCE=1' >&2; exit 1; fi
+	rm -rf $(STORE_FILES)
 	rm -rf .pytest_cache .ruff_cache
 	find scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -102,7 +109,8 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml envs/constraints.txt
-	@echo "Installing lanline with mlflow, torch and jax into $(VENV): some minutes the first time"
+	@echo "Installing lanline with MLflow, PyTorch and JAX into $(VENV): some minutes the first time."
+	@echo "It takes about 2 GB of disk with PyTorch's build for CPUs, and several more where pip chooses the one with CUDA."
 	$(INSTALL) --editable '.[mlflow,torch,jax]'
 	@touch $@
 

@@ -1,11 +1,18 @@
 """lanline: from a simulator model to a tested likelihood network. Each stage has its file in rules/."""
 
+import time
+from pathlib import Path
+
 from snakemake.utils import min_version
 
+from lanline.workflow import handlers
+
 min_version("9.12")
+STARTED = time.time()
+DEFAULTS = Path("config/config.yaml")
 
 
-configfile: "config/config.yaml"
+configfile: DEFAULTS if DEFAULTS.exists() else workflow.basedir / DEFAULTS
 
 
 report: "docs/captions/workflow.rst"
@@ -19,6 +26,7 @@ include: "rules/validate.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
+include: "rules/targets.smk"
 
 
 rule all:
@@ -27,14 +35,14 @@ rule all:
         PATHS.summary("md"),
 
 
-let_rules_be_targets(
-    {
-        "open_experiments": [PATHS.experiments(model) for model in MODELS],
-        "generate_shard": [PATHS.shard(model, shard) for model in MODELS for shard in SHARDS],
-        "record_lineage": [PATHS.dataset(model) for model in MODELS],
-        "validate_training_data": [PATHS.validation(model) for model in MODELS],
-        "train_torch": [PATHS.onnx(run) for run in runs("torch")],
-        "train_jax": [PATHS.onnx(run) for run in runs("jax")],
-        "evaluate_network": [PATHS.evaluation_report(run) / "metrics.json" for run in runs()],
-    }
-)
+onstart:
+    handlers.before_jobs(CONFIG)
+
+
+onsuccess:
+    handlers.after_jobs(CONFIG)
+    handlers.show_summary(PATHS, STARTED)
+
+
+onerror:
+    handlers.after_jobs(CONFIG)

@@ -30,11 +30,12 @@ from pathlib import Path
 
 from lanline.cluster.folder import cancel_orphans, jobs_of
 from lanline.config import Config, parse_config
-from lanline.data_stages import open_experiments, record_lineage, validate_training_data
-from lanline.dataset.generate import generate_shards
+from lanline.dataset.generate import write_shards
 from lanline.files import sha256_file
-from lanline.paths import Paths, record_file
-from lanline.sidecars import ShardRecord
+from lanline.paths import Paths
+from lanline.stages.open_experiments import ExperimentsRequest, open_experiments
+from lanline.stages.record_lineage import LineageRequest, record_lineage
+from lanline.stages.validate_training_data import ValidationRequest, validate_training_data
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("Snakefile", "rules", "scripts", "config", "envs", "docs", "profiles")
@@ -117,7 +118,7 @@ def records(shards: int) -> None:
     config = parse_config({"name": "many", "models": ["ddm"], "data": values})
     with tempfile.TemporaryDirectory() as name, chdir(name):
         paths = Paths(config.name)
-        generate_shards(config, "ddm", paths.data_folder("ddm"), range(shards), cores=1)
+        write_shards(config, "ddm", paths.data_folder("ddm"), range(shards), cores=1)
         print(f"{shards} shards of {config.data.rows_per_shard} rows; CPU seconds, and wall seconds with 2 threads")
         begin = time.process_time()
         for path in sorted(paths.data_folder("ddm").iterdir()):
@@ -132,17 +133,12 @@ def records(shards: int) -> None:
 
 
 def _record(config: Config, paths: Paths) -> None:
-    folder = paths.data_folder("ddm")
-    read = [ShardRecord.read(folder / record_file(shard)) for shard in range(config.data.shards)]
-    experiments = open_experiments(config, "ddm")
-    dataset = record_lineage(config, "ddm", read, experiments, folder, paths.inventory("ddm"), paths.data_report("ddm"))
-    dataset.write(paths.dataset("ddm"))
+    experiments = open_experiments(ExperimentsRequest(config, "ddm", paths))
+    record_lineage(LineageRequest(config, "ddm", paths, experiments.data_generation.name))
 
 
 def _validate(config: Config, paths: Paths) -> None:
-    from lanline.sidecars import Dataset
-
-    validate_training_data(config, Dataset.read(paths.dataset("ddm")), paths.inventory("ddm"), threads=2)
+    validate_training_data(ValidationRequest(config, "ddm", paths, threads=2))
 
 
 def submit(jobs: int) -> None:
@@ -155,8 +151,8 @@ def submit(jobs: int) -> None:
             subprocess.run(hold, cwd=folder, check=True, capture_output=True)
         alone = (time.perf_counter() - begin) / 20
         cancel_orphans(folder)
-        options = ["--jobs", str(jobs), "--set-resources", "generate_shard:slurm_extra='--hold'"]
-        command = [sys.executable, "-m", "snakemake", "generate_shard", "--profile", "profiles/slurm", *options]
+        options = ["--jobs", str(jobs), "--set-resources", "generate_shards:slurm_extra='--hold'"]
+        command = [sys.executable, "-m", "snakemake", "shards", "--profile", "profiles/slurm", *options]
         with (folder / "log").open("w") as log:
             files = ["--configfile", "config/quick.yaml", "many.yaml"]
             head = subprocess.Popen([*command, *files], cwd=folder, stdout=log, stderr=log)
@@ -201,7 +197,7 @@ def _print_medians(what: str, command: list[str], folder: Path, repeats: int) ->
 def _submitted(folder: Path, job: Path) -> Iterator[Path]:
     """What the executor hands to sbatch for the first job. Its head stands still meanwhile: the job needs its files."""
     options = ["--profile", "profiles/slurm", "--jobs", "1", "--configfile", "config/quick.yaml"]
-    command = [sys.executable, "-m", "snakemake", "generate_shard", *options]
+    command = [sys.executable, "-m", "snakemake", "shards", *options]
     with (folder / "log").open("w") as log:
         head = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
     while not job.exists() and head.poll() is None:

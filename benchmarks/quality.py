@@ -21,7 +21,7 @@ from pathlib import Path
 import yaml
 
 HSSM_MAE = {"ddm": 0.061, "angle": 0.085}  # its published networks, by the measure of lanline's evaluation
-DATA_RULES = ("open_experiments", "generate_shard", "record_lineage", "validate_training_data")
+DATA_RULES = ("open_experiments", "generate_shards", "record_lineage", "validate_training_data")
 
 
 def job_minutes(root: Path, rule: str, start: str) -> float:

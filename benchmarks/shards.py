@@ -35,9 +35,9 @@ def make(rows: int, folder: Path) -> None:
 
 
 def check(rows: int, folder: Path) -> None:
-    from lanline.sidecars import ShardRecord
+    from lanline.sidecars import ShardSidecar
 
-    inventory = build_inventory([ShardRecord.read(folder / "shard-00000.json")])
+    inventory = build_inventory([ShardSidecar.read(folder / "shard-00000.json")])
     report = validate_dataset(folder, inventory, "benchmark", config_of(rows))
     assert not report.problems, report.problems
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from lanline.tracking.journal.events import journals
 from lanline.tracking.journal.opening import open_run
 from lanline.tracking.mlflow.mirror import is_complete
-from lanline.tracking.mlflow.store import connect, open_experiments, resolve_store
+from lanline.tracking.mlflow.store import connect, create_experiments, resolve_store
 
 
 def write_runs(folder: Path, uri: str, process: int, runs: int) -> None:
@@ -122,7 +122,7 @@ def train(how: str, steps: int, threads: int, folder: Path) -> tuple[float, floa
 
 def overhead(seconds: float, repeats: int, threads: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        open_experiments(resolve_store(f"sqlite:///{folder}/mlflow.db"), ["e"])
+        create_experiments(resolve_store(f"sqlite:///{folder}/mlflow.db"), ["e"])
         per_step = _child("off", 1000, threads, Path(folder))[1] / 1000 / threads
         steps = int(seconds / per_step / 20) * 20
         print(f"{steps} steps, {per_step * 1e3:.2f} ms each, {threads} threads, {os.cpu_count()} cores")

@@ -35,10 +35,10 @@ rule evaluate_network:
         "../envs/evaluation.yaml"
     threads: 1
     resources:
-        **asks(effort.evaluate_network),
+        **resources_for(CONFIG, resources.evaluate_network),
     params:
         settings=CONFIG.evaluation.model_dump(),
-        data=lambda wildcards: CONFIG.data_recipe(wildcards.model),
+        data=lambda wildcards: data_settings(CONFIG, wildcards.model),
         code=stage_code("evaluate_network"),
     script:
         "../scripts/evaluate_network.py"

@@ -6,23 +6,23 @@ Out: results/<name>/<model>/data/shard-<i>.safetensors and its record, shard-<i>
 """
 
 
-rule generate_shard:
+rule generate_shards:
     input:
         ancient(PATHS.experiments("{model}")),
     output:
         shards=[PATHS.shard("{model}", f"{{group}}{member}") for member in MEMBERS],
         records=[PATHS.shard_record("{model}", f"{{group}}{member}") for member in MEMBERS],
     log:
-        PATHS.log("generate_shard", "{model}-{group}"),
+        PATHS.log("generate_shards", "{model}-{group}"),
     benchmark:
-        PATHS.benchmark("generate_shard", "{model}-{group}")
+        PATHS.benchmark("generate_shards", "{model}-{group}")
     conda:
         "../envs/data.yaml"
     threads: 1
     resources:
-        **asks(effort.generate_shard),
+        **resources_for(CONFIG, resources.generate_shards),
     params:
-        recipe=lambda wildcards: CONFIG.data_recipe(wildcards.model),
+        recipe=lambda wildcards: data_settings(CONFIG, wildcards.model),
         code=stage_code("generate_shards"),
     script:
-        "../scripts/generate_shard.py"
+        "../scripts/generate_shards.py"

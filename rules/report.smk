@@ -1,18 +1,24 @@
 """What came out of the whole run: a table of all networks, and the training curves of both frameworks.
 
 In:  every run's metrics, history and sidecar
-Out: reports/<name>/summary.md, .json and .txt, and figures/training-<model>-<network>.png
+Out: reports/<name>/summary.md, .json, .html and .txt, and figures/training-<model>-<network>.png
 """
 
 
 rule write_report:
     input:
-        metrics=[PATHS.evaluation_report(run) / "metrics.json" for run in runs()],
-        training=[PATHS.training_report(run) / "metrics.json" for run in runs()],
-        histories=[PATHS.history(run) for run in runs()],
-        runs=[PATHS.run(run) for run in runs()],
+        metrics=[PATHS.evaluation_report(run) / "metrics.json" for run in RUNS],
+        training=[PATHS.training_report(run) / "metrics.json" for run in RUNS],
+        histories=[PATHS.history(run) for run in RUNS],
+        runs=[PATHS.run(run) for run in RUNS],
     output:
-        markdown=report(PATHS.summary("md"), caption="../docs/captions/summary.rst", category="all networks"),
+        table=report(
+            PATHS.summary("html"),
+            caption="../docs/captions/summary.rst",
+            category="all networks",
+            labels={"table": "accuracy and gate"},
+        ),
+        markdown=PATHS.summary("md"),
         json=PATHS.summary("json"),
         text=PATHS.summary("txt"),
         curves=[
@@ -36,18 +42,3 @@ rule write_report:
         code=stage_code("write_report"),
     script:
         "../scripts/write_report.py"
-
-
-onstart:
-    take_folder()
-    ask_for_the_store()
-
-
-onsuccess:
-    bring_over_what_mlflow_missed()
-    if PATHS.summary("txt").exists() and PATHS.summary("txt").stat().st_mtime >= STARTED:
-        print(PATHS.summary("txt").read_text())
-
-
-onerror:
-    bring_over_what_mlflow_missed()

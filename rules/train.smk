@@ -8,9 +8,9 @@ Out: results/<name>/networks/<run>/ (model.onnx, weights.safetensors, network.js
 
 rule train_torch:
     input:
-        **training_input(),
+        **training_input(CONFIG, PATHS),
     output:
-        **training_output("torch"),
+        **training_output(PATHS, "torch"),
     log:
         PATHS.log("train_torch", "{model}-{network}-s{seed}"),
     benchmark:
@@ -19,32 +19,26 @@ rule train_torch:
         "../envs/torch.yaml"
     threads: 2
     resources:
-        **asks(effort.train),
-        gpu=lambda wildcards: effort.gpu(CONFIG, wildcards),
+        **resources_for(CONFIG, resources.train),
+        gpu=lambda wildcards: resources.gpu(CONFIG, wildcards),
     params:
-        settings=training_settings,
+        framework="torch",
+        settings=lambda wildcards: training_settings(CONFIG, wildcards.network),
         code=training_code("torch"),
     script:
-        "../scripts/train_torch.py"
+        "../scripts/train_network.py"
 
 
-rule train_jax:
-    input:
-        **training_input(),
+use rule train_torch as train_jax with:
     output:
-        **training_output("jax"),
+        **training_output(PATHS, "jax"),
     log:
         PATHS.log("train_jax", "{model}-{network}-s{seed}"),
     benchmark:
         PATHS.benchmark("train_jax", "{model}-{network}-s{seed}")
     conda:
         "../envs/jax.yaml"
-    threads: 2
-    resources:
-        **asks(effort.train),
-        gpu=lambda wildcards: effort.gpu(CONFIG, wildcards),
     params:
-        settings=training_settings,
+        framework="jax",
+        settings=lambda wildcards: training_settings(CONFIG, wildcards.network),
         code=training_code("jax"),
-    script:
-        "../scripts/train_jax.py"

@@ -20,7 +20,7 @@ rule validate_training_data:
         "../envs/data.yaml"
     threads: 2
     resources:
-        **asks(effort.validate_training_data),
+        **resources_for(CONFIG, resources.validate_training_data),
     params:
         code=stage_code("validate_training_data"),
     script:

@@ -1,14 +1,9 @@
 """Judge a trained network against a reference; see rules/evaluate.smk."""
 
-from pathlib import Path
+from lanline.stages.script import rule_script
 
-from lanline.cluster.preemption import leaves_requeueing_to_slurm
-from lanline.logs import job_log
+with rule_script(snakemake) as job:
+    from lanline.paths import run_name
+    from lanline.stages.evaluate_network import EvaluationRequest, evaluate_network
 
-with job_log(snakemake.log[0]), leaves_requeueing_to_slurm():
-    from lanline.config import parse_config
-    from lanline.evaluation_stage import evaluate_network
-    from lanline.sidecars import Run
-
-    config = parse_config(snakemake.config)
-    evaluate_network(config, Run.read(snakemake.input.run), Path(snakemake.input.onnx), snakemake.threads)
+    evaluate_network(EvaluationRequest(job.config, run_name(**job.wildcards), job.paths, job.threads))

@@ -1,11 +1,8 @@
 """Open the tracking store and a model's experiments; see rules/open.smk."""
 
-from lanline.logs import job_log
+from lanline.stages.script import rule_script
 
-with job_log(snakemake.log[0]):
-    from lanline.config import parse_config
-    from lanline.data_stages import open_experiments
+with rule_script(snakemake) as job:
+    from lanline.stages.open_experiments import ExperimentsRequest, open_experiments
 
-    config = parse_config(snakemake.config)
-    experiments = open_experiments(config, snakemake.wildcards.model)
-    experiments.write(snakemake.output[0])
+    open_experiments(ExperimentsRequest(job.config, job.model, job.paths))

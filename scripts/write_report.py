@@ -2,13 +2,10 @@
 
 from pathlib import Path
 
-from lanline.logs import job_log
+from lanline.stages.script import rule_script
 
-with job_log(snakemake.log[0]):
-    from lanline.config import parse_config
-    from lanline.evaluation_stage import write_report
+with rule_script(snakemake) as job:
+    from lanline.stages.write_report import ReportRequest, write_report
 
-    config = parse_config(snakemake.config)
-    write_report(
-        config, [Path(path) for path in snakemake.input.runs], [Path(path) for path in snakemake.input.metrics]
-    )
+    runs, metrics = ([Path(path) for path in files] for files in (snakemake.input.runs, snakemake.input.metrics))
+    write_report(ReportRequest(job.config, job.paths, runs, metrics))

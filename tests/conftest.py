@@ -151,5 +151,5 @@ def validated(cluster, tmp_path_factory):
     from slurm_cluster import ClusterWorkspace
 
     workspace = ClusterWorkspace(tmp_path_factory.mktemp("validated"), tmp_path_factory.mktemp("store") / "mlflow.db")
-    workspace.quick("validate_training_data", overlays=("tracked.yaml",))
+    workspace.quick("validations", overlays=("tracked.yaml",))
     return workspace

@@ -16,7 +16,7 @@ import pytest
 
 from conftest import ROOT, Workspace, clean_environment
 from lanline.cluster.site import write_profile
-from lanline.cluster.slurm import ask, fields
+from lanline.cluster.slurm import fields, run_slurm
 
 SCRIPTS = ROOT / "tests/slurm"
 SLURM_CONF = Path("/etc/slurm/slurm.conf")  # a link to the running cluster's
@@ -84,10 +84,10 @@ class Cluster:
     def lose_node(self, node: str) -> None:
         """A node loses its power: nothing of it goes on, and the controller hears of it. `start` brings it back."""
         self.kill(f"slurmd.{node}")
-        for job in ask("squeue", "--noheader", f"--nodelist={node}", "--format=%A").split():
+        for job in run_slurm("squeue", "--noheader", f"--nodelist={node}", "--format=%A").split():
             for pid in processes_of(job):
                 os.kill(pid, signal.SIGKILL)
-        ask("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+        run_slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
 
 
 def runs(pid: int) -> bool:
@@ -112,15 +112,15 @@ def processes_of(job: str) -> list[int]:
 
 
 def freeze_training(job: str) -> None:
-    """Let a training in PyTorch stand still, as on a node that hangs: what it does next takes no machine's speed."""
+    """Let a training stand still, as on a node that hangs: what it does next takes no machine's speed."""
     for pid in processes_of(job):
-        if b"train_torch.py" in Path(f"/proc/{pid}/cmdline").read_bytes():
+        if b"train_network.py" in Path(f"/proc/{pid}/cmdline").read_bytes():
             os.kill(pid, signal.SIGSTOP)
 
 
 def job(job_id: str) -> dict[str, str]:
     """What the controller knows of a job, ended ones included."""
-    return fields(ask("scontrol", "show", "job", job_id, "--oneliner"))
+    return fields(run_slurm("scontrol", "show", "job", job_id, "--oneliner"))
 
 
 class Head:

@@ -9,8 +9,7 @@
     MyExperiment("config.yaml").run()
 
 writes ``reports/<name>/config.yaml``, ``metrics.json``, ``figures/`` and a journal; with ``mlflow_tracking:
-true`` in the configuration the same goes to MLflow. lanline's own training is such an experiment:
-`lanline.training_stage.TrainNetwork`.
+true`` in the configuration the same goes to MLflow.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ DEFAULTS = {"seed": None, "mlflow_tracking": False, "mlflow_experiment_name": No
 
 
 class BaseExperiment(ABC):
-    """Subclass it, give `evaluate` and what of the three steps before it there is, and call `run`.
+    """Subclass it, define `evaluate` and those of the three steps before it that there are, and call `run`.
 
     Args:
         config: dict, path of a YAML file, or an object with these attributes: ``name`` (required), ``seed``,
@@ -57,7 +56,7 @@ class BaseExperiment(ABC):
         UserError: the configuration cannot be read, or has no name.
     """
 
-    follow = True  # bring the record to MLflow while the experiment runs; False for one of a few seconds
+    follow = True  # sync the record to MLflow while the experiment runs; False for one of a few seconds
     on_outage = "spool"  # or "fail": see lanline.tracking.journal.opening.open_run
     tracking: Run
 
@@ -75,7 +74,7 @@ class BaseExperiment(ABC):
         return None
 
     def train(self, model: Any, data: Any) -> Any:
-        """Train; give the trained model, or None if ``model`` itself was changed."""
+        """Train; returns the trained model, or None if ``model`` itself was changed."""
         return None
 
     @abstractmethod
@@ -101,7 +100,7 @@ class BaseExperiment(ABC):
         return resolve_store() if self.config.mlflow_tracking else None
 
     def params(self) -> dict[str, Any]:
-        """Settings that determine the result, flat. An unfinished run with the same ones is gone on with."""
+        """Settings that determine the result, flat. An unfinished run with the same ones is resumed."""
         return flatten(self.config_values())
 
     def config_values(self) -> dict[str, Any]:
@@ -112,7 +111,7 @@ class BaseExperiment(ABC):
         return {}
 
     def links(self) -> dict[str, str]:
-        """Tags with ids that MLflow may only give later: see `lanline.tracking.journal.recorder.Run.link`."""
+        """Tags with ids that MLflow may only assign later: see `lanline.tracking.journal.recorder.Run.link`."""
         return {}
 
     def description(self) -> str | None:
@@ -120,7 +119,7 @@ class BaseExperiment(ABC):
         return None
 
     def mlflow_run_id(self) -> str | None:
-        """An unfinished MLflow run to go on with."""
+        """An unfinished MLflow run to resume."""
         return None
 
     # --- for use in the steps -----------------------------------------------------------------------------
@@ -141,7 +140,7 @@ class BaseExperiment(ABC):
 
     # --- its life -----------------------------------------------------------------------------------------
     def run(self) -> dict[str, float]:
-        """Do the four steps and record them. Gives the metrics.
+        """Do the four steps and record them. Returns the metrics.
 
         An exception ends the record as FAILED with its reason, SIGTERM as KILLED; neither is swallowed.
         """
@@ -198,7 +197,7 @@ def plain_values(config: Any) -> Any:
     """``config`` as dicts, lists, numbers and texts."""
     if hasattr(config, "model_dump"):
         return config.model_dump(mode="json")
-    if is_dataclass(config):
+    if is_dataclass(config) and not isinstance(config, type):
         config = asdict(config)
     elif not isinstance(config, Mapping):
         config = vars(config)

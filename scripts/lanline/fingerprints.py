@@ -23,13 +23,11 @@ EXEMPT = {
     "cluster": "decides where a job runs, not what it computes",
     "commands": "console commands: the workflow does not call them",
     "config": "its values reach the rules as parameters of their own",
-    "data_stages": "carries files and records between what computes",
     "dataset.foreign": "reads data of other programs, for console commands",
     "engine_facts": "refuses configurations before anything runs",
     "errors": "messages",
     "evaluation.label_curves": "for the command lanline labels",
     "evaluation.label_figure": "for the command lanline labels",
-    "evaluation_stage": "carries files and records between what computes",
     "experiment": "records a run",
     "files": "decides how bytes reach the disk, not which",
     "fingerprints": "is about code, not part of it",
@@ -39,23 +37,19 @@ EXEMPT = {
     "networks.lanfactory_files": "copies of a trained network for LANfactory, written by console commands",
     "paths": "names of files",
     "sidecars": "records beside the files that are computed",
+    "stages": "carries files and records between what computes; those of `ROOTS` decide more",
     "tracking": "records",
     "versions": "what is recorded of the installation",
+    "workflow": "what the Snakefile calls: plans jobs and shows them",
 }
 
 # Root modules of each stage that computes something.
 ROOTS = {
     "generate_shards": ("dataset.generate",),
     "validate_training_data": ("dataset.validation",),
-    "train_network": ("training_stage",),
-    "evaluate_network": (
-        "evaluation.error_map",
-        "evaluation.exported",
-        "evaluation.gate",
-        "evaluation.likelihood.figures",
-        "evaluation.probability.figures",
-    ),
-    "write_report": ("evaluation.likelihood.figures", "evaluation.summary"),
+    "train_network": ("stages.train_network",),
+    "evaluate_network": ("stages.evaluate_network",),
+    "write_report": ("stages.write_report",),
 }
 # Frameworks are started by name, which no import tells.
 BACKENDS = {"torch": "training.torch_backend", "jax": "training.jax_backend"}
@@ -108,8 +102,8 @@ def training_code(framework: str) -> str:
 
 
 def engine_code() -> str:
-    """Fingerprint of the engines, for what is known about them."""
-    return _library().fingerprint("engines", "engine_facts")
+    """Fingerprint of what decides which settings an engine refuses: the engines, and the settings that there are."""
+    return _library().fingerprint("engines", "engine_facts", "config")
 
 
 def is_exempt(module: str) -> bool:

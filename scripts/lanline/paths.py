@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 INVENTORY = "generated_files_inventory.json"  # the field's name: ssm-simulators and LANfactory use it too
+SHARD_RECORDS = "shard_records.json"  # of each shard: engine, machine, job, libraries; in a data set's report
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Paths:
         return self.data_folder(model) / record_file(shard)
 
     def unfinished(self, model: str) -> Path:
-        """Shards of jobs that go on or were killed; no outputs of the rule, so that they outlive a failed job."""
+        """Shards of jobs that run or were killed; not outputs of the rule, so that they outlive a failed job."""
         return self.results / model / "unfinished"
 
     def inventory(self, model: str) -> Path:
@@ -96,7 +97,7 @@ class Paths:
 
     # --- the whole run -------------------------------------------------------------------------------------------
     def summary(self, suffix: str) -> Path:
-        """Table of all networks, as md, json, or txt for the terminal."""
+        """Table of all networks, as md, json, html for the report, or txt for the terminal."""
         return self.reports / f"summary.{suffix}"
 
     def training_curves(self, model: str, network: str) -> Path:
@@ -107,6 +108,28 @@ class Paths:
 
     def benchmark(self, rule: str, job: str) -> Path:
         return Path("logs") / self.name / rule / f"{job}.benchmark.tsv"
+
+
+@dataclass(frozen=True)
+class DataFolder(Paths):
+    """The files of a data set that a command was asked for: all of them lie in the folder ``output``."""
+
+    output: Path
+
+    def data_folder(self, model: str) -> Path:
+        return self.output
+
+    def unfinished(self, model: str) -> Path:
+        return self.output / "unfinished"
+
+    def inventory(self, model: str) -> Path:
+        return self.output / INVENTORY
+
+    def dataset(self, model: str) -> Path:
+        return self.output / "dataset.json"
+
+    def data_report(self, model: str) -> Path:
+        return self.output / "report"
 
 
 @dataclass(frozen=True)
@@ -156,6 +179,11 @@ def shard_groups(shards: int, per_job: int) -> tuple[list[str], list[str]]:
     digits = len(str(per_job)) - 1
     first = [shard_label(index)[: 5 - digits] for index in range(0, shards, per_job)]
     return first, [shard_label(index)[5 - digits :] for index in range(per_job)]
+
+
+def shards_of_group(group: str, per_job: int) -> range:
+    """Numbers of the shards in a group that `shard_groups` named."""
+    return range(int(group) * per_job, (int(group) + 1) * per_job)
 
 
 def run_name(model: str, network: str, framework: str, seed: int | str) -> str:

@@ -35,7 +35,7 @@ class Sidecar(BaseModel):
             raise UserError(f"{path}: {error.strerror}") from None
         except ValidationError as error:
             mistakes = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
-            raise UserError(f"{path} is not a valid {cls.__name__} sidecar: {mistakes}") from None
+            raise UserError(f"{path} is not a valid {cls.__name__}: {mistakes}") from None
 
 
 class Experiment(Sidecar):
@@ -45,7 +45,7 @@ class Experiment(Sidecar):
     experiment_id: str | None
 
 
-class Experiments(Sidecar):
+class ExperimentsSidecar(Sidecar):
     """The experiments of a model, and the store that they are in (without credentials)."""
 
     tracking_uri: str | None
@@ -53,7 +53,7 @@ class Experiments(Sidecar):
     training: Experiment
 
 
-class ShardRecord(Sidecar):
+class ShardSidecar(Sidecar):
     """Where one shard came from."""
 
     file: str
@@ -71,7 +71,7 @@ class ShardRecord(Sidecar):
     job_id: str | None
 
 
-class Dataset(Sidecar):
+class DatasetSidecar(Sidecar):
     """A data set as recorded: ids and where its inventory is."""
 
     model: str
@@ -87,7 +87,7 @@ class Dataset(Sidecar):
     tracking_key: str | None
 
 
-class Run(Sidecar):
+class TrainingSidecar(Sidecar):
     """A training run."""
 
     name: str

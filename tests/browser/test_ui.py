@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from conftest import Workspace, clean_environment
-from lanline.sidecars import Run
+from lanline.sidecars import TrainingSidecar
 from mlflow_server import free_port, wait_until_healthy
 
 pytest.importorskip("mlflow")
@@ -63,9 +63,10 @@ def ui(finished) -> str:
         process.wait()
 
 
-def trainings(workspace: Workspace) -> list[Run]:
+def trainings(workspace: Workspace) -> list[TrainingSidecar]:
     names = ("ddm-lan-torch-s1", "ddm-lan-jax-s1")
-    return [Run.read(path) for name in names for path in workspace.folder.glob(f"results/*/networks/{name}/run.json")]
+    paths = [path for name in names for path in workspace.folder.glob(f"results/*/networks/{name}/run.json")]
+    return [TrainingSidecar.read(path) for path in paths]
 
 
 @pytest.fixture

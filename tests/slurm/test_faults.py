@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from lanline.cluster.slurm import ask
+from lanline.cluster.slurm import run_slurm
 from lanline.config import parse_config
-from lanline.dataset.generate import generate_shard
+from lanline.dataset.generate import generate_shards
 from lanline.files import read_yaml, sha256_file
 from lanline.networks.artifacts import read_history
-from lanline.sidecars import Run, ShardRecord
+from lanline.sidecars import ShardSidecar, TrainingSidecar
 from slurm_cluster import ClusterWorkspace, Head, freeze_training, job, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("cluster")]
@@ -29,7 +29,10 @@ def trainings(cluster, validated, tmp_path_factory):
     on_gpu = copy_of(validated, folder / "gpu")
     on_gpu.overlay("long.yaml", "training: {frameworks: [torch], device: gpu}")
     limited = ("--set-resources", "train_torch:runtime=attempt")  # minutes: the retry is to be done in its own
-    for name, options, end in (("slow", limited, freeze_training), ("cancelled", (), lambda id: ask("scancel", id))):
+    for name, options, end in (
+        ("slow", limited, freeze_training),
+        ("cancelled", (), lambda id: run_slurm("scancel", id)),
+    ):
         heads[name] = train(copy_of(validated, folder / name), options)
         id = heads[name].running("train_torch")
         wait_for_checkpoint(heads[name])
@@ -45,7 +48,7 @@ def copy_of(validated: ClusterWorkspace, folder: Path) -> ClusterWorkspace:
 
 
 def train(workspace: ClusterWorkspace, options: tuple[str, ...] = ()) -> Head:
-    return workspace.head("train_torch", overlays=("tracked.yaml", "long.yaml"), options=options)
+    return workspace.head("torch_networks", overlays=("tracked.yaml", "long.yaml"), options=options)
 
 
 def wait_for_checkpoint(head: Head) -> None:
@@ -60,7 +63,7 @@ def assert_one_finished_run(head: Head, validated: ClusterWorkspace, jobs: list[
     folder = head.folder
     journals = list((folder / f"reports/quick/{NAME}/training/journal").glob("*.jsonl"))
     assert len(journals) == 1
-    sidecar = Run.read(folder / f"results/quick/networks/{NAME}/run.json")
+    sidecar = TrainingSidecar.read(folder / f"results/quick/networks/{NAME}/run.json")
     run = client.get_run(sidecar.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.tags["resumed"].startswith("1 time(s)")
@@ -72,7 +75,7 @@ def assert_one_finished_run(head: Head, validated: ClusterWorkspace, jobs: list[
     assert sorted(metric.step for metric in in_mlflow) == list(range(1, EPOCHS + 1))
     # It did not begin again: at most one checkpoint interval, here an epoch, is lost.
     log = (folder / "logs/quick/train_torch/ddm-lan-s1.log").read_text()
-    assert "going on from" in log
+    assert "resuming from" in log
     assert not (folder / CHECKPOINT).exists()
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     named = client.search_runs(experiments, f"tags.`lanline.key` = '{sidecar.tracking_key}'")
@@ -84,10 +87,10 @@ def test_a_shard_job_loses_its_node(trainings, cluster, tmp_path):
     workspace = ClusterWorkspace(tmp_path)
     data = "data: {shards: 10, shards_per_job: 10, thetas_per_shard: 3000, rows_per_theta: 400}"
     workspace.overlay("large.yaml", data)
-    head = workspace.head("generate_shard", overlays=("large.yaml",))
+    head = workspace.head("shards", overlays=("large.yaml",))
     unfinished = workspace / "results/quick/ddm/unfinished"
     wait_until(lambda: len(list(unfinished.rglob("*.json"))) >= 2, "two shards")
-    id = head.running("generate_shard")
+    id = head.running("generate_shards")
     node = job(id)["NodeList"]
     cluster.lose_node(node)
     made = {path.name: path.read_bytes() for path in unfinished.rglob("*.json")}
@@ -96,7 +99,7 @@ def test_a_shard_job_loses_its_node(trainings, cluster, tmp_path):
         head.finish()
     finally:
         cluster.start()
-    assert head.jobs("generate_shard") == [id]  # SLURM put it into the queue again
+    assert head.jobs("generate_shards") == [id]  # SLURM put it into the queue again
     assert job(id)["Restarts"] == "1"
     folder = workspace / "results/quick/ddm/data"
     assert len(list(folder.glob("*.safetensors"))) == 10
@@ -104,31 +107,31 @@ def test_a_shard_job_loses_its_node(trainings, cluster, tmp_path):
         assert (folder / name).read_bytes() == record
     config = parse_config({**read_yaml(workspace / "config/config.yaml"), **read_yaml(workspace / "large.yaml")})
     for shard in (0, 9):
-        again = generate_shard(config, "ddm", shard, tmp_path / "again.safetensors")
-        record = ShardRecord.read(folder / f"shard-{shard:05d}.json")
+        again = generate_shards(config, "ddm", shard, tmp_path / "again.safetensors")
+        record = ShardSidecar.read(folder / f"shard-{shard:05d}.json")
         assert again.sha256 == record.sha256 == sha256_file(folder / record.file)
 
 
 def test_the_controller_restarts(cluster, tmp_path):
     workspace = ClusterWorkspace(tmp_path)
-    head = workspace.head("generate_shard")
-    head.running("generate_shard")
+    head = workspace.head("shards")
+    head.running("generate_shards")
     cluster.kill("slurmctld", signal.SIGTERM)
     time.sleep(8)  # the head asks in vain meanwhile
     cluster.start()
     head.finish()
     assert len(list(tmp_path.rglob("data/*.safetensors"))) == 3
-    assert len(head.jobs("generate_shard")) == 3
+    assert len(head.jobs("generate_shards")) == 3
 
 
 def test_memory_is_exceeded_and_the_next_attempt_asks_for_more(cluster, tmp_path):
     workspace = ClusterWorkspace(tmp_path)
     workspace.overlay("large.yaml", "data: {shards: 2, thetas_per_shard: 5000, rows_per_theta: 1000}")
     shard = "results/quick/ddm/data/shard-00000.safetensors"
-    options = ("--set-resources", "generate_shard:mem_mb=attempt*200")
+    options = ("--set-resources", "generate_shards:mem_mb=attempt*200")
     head = workspace.head(shard, overlays=("large.yaml",), options=options)
     head.finish()
-    jobs = [job(id) for id in head.jobs("generate_shard")]
+    jobs = [job(id) for id in head.jobs("generate_shards")]
     assert [known["MinMemoryNode"] for known in jobs][:2] == ["200M", "400M"]
     assert jobs[0]["JobState"] in ("FAILED", "OUT_OF_MEMORY")
     assert jobs[-1]["JobState"] == "COMPLETED"
@@ -139,7 +142,7 @@ def test_a_training_is_preempted(cluster, validated, tmp_path):
     wait_for_checkpoint(head)
     id = head.running("train_torch")
     # A job of a partition that takes precedence, on the same node: SIGTERM, three seconds, SIGKILL.
-    ask("sbatch", "--partition=urgent", "--cpus-per-task=2", "--mem=3000", "--output=/dev/null", "--wrap=sleep 1")
+    run_slurm("sbatch", "--partition=urgent", "--cpus-per-task=2", "--mem=3000", "--output=/dev/null", "--wrap=sleep 1")
     head.finish()
     assert head.jobs("train_torch") == [id]
     tags = assert_one_finished_run(head, validated, [id], "SIGTERM")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, clean_environment
-from lanline.cluster.slurm import ask
-from lanline.sidecars import Run
+from lanline.cluster.slurm import run_slurm
+from lanline.sidecars import TrainingSidecar
 from mlflow_server import MlflowServer
 from slurm_cluster import (
     SLURM_CONF,
@@ -40,7 +40,7 @@ def onnx(network: str) -> str:
 
 def start(workspace: ClusterWorkspace, *targets: str) -> Head:
     workspace.overlay("two.yaml", TWO)
-    return workspace.head(*(targets or ("train_torch",)), overlays=("tracked.yaml", "two.yaml"))
+    return workspace.head(*(targets or ("torch_networks",)), overlays=("tracked.yaml", "two.yaml"))
 
 
 def job_of(head: Head, wildcards: str) -> str:
@@ -97,7 +97,7 @@ def test_a_head_is_killed_and_recovered_beside_another_folder(cluster, validated
     client = MlflowClient(f"sqlite:///{validated.store}")
     runs = {}
     for workspace in (killed, other):
-        sidecar = Run.read(workspace / onnx("slow").replace("model.onnx", "run.json"))
+        sidecar = TrainingSidecar.read(workspace / onnx("slow").replace("model.onnx", "run.json"))
         runs[workspace] = client.get_run(sidecar.run_id)
         assert runs[workspace].info.status == "FINISHED"
     assert runs[killed].info.run_id != runs[other].info.run_id
@@ -107,8 +107,8 @@ def test_a_head_is_killed_and_recovered_beside_another_folder(cluster, validated
 
 def test_a_living_head_keeps_its_folder(cluster, tmp_path):
     workspace = ClusterWorkspace(tmp_path)
-    head = workspace.head("generate_shard")
-    head.running("generate_shard")
+    head = workspace.head("shards")
+    head.running("generate_shards")
     command = [Path(sys.executable).with_name("lanline"), "slurm-cancel"]
     refused = subprocess.run(command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True)
     assert refused.returncode != 0
@@ -128,16 +128,16 @@ def check_that_the_head_brings_it_over(cluster, server: MlflowServer, workspace:
 
     settings = f"mlflow_tracking: true\ntracking: {{uri: '{server.uri}'}}\ntraining: {{frameworks: [torch]}}"
     workspace.overlay("served.yaml", settings)
-    workspace.quick("validate_training_data", overlays=("served.yaml",))
+    workspace.quick("validations", overlays=("served.yaml",))
     (cluster.folder / "no-route").touch()
     try:
-        head = workspace.head("train_torch", overlays=("served.yaml",))
+        head = workspace.head("torch_networks", overlays=("served.yaml",))
         output = head.finish()
     finally:
         (cluster.folder / "no-route").unlink()
     log = (workspace / "logs/quick/train_torch/ddm-lan-s1.log").read_text()
     assert "does not answer" in log
-    sidecar = Run.read(workspace / "results/quick/networks/ddm-lan-torch-s1/run.json")
+    sidecar = TrainingSidecar.read(workspace / "results/quick/networks/ddm-lan-torch-s1/run.json")
     assert sidecar.run_id is None
     client = MlflowClient(server.uri)
     experiment = client.get_experiment_by_name("ddm-training")
@@ -147,7 +147,7 @@ def check_that_the_head_brings_it_over(cluster, server: MlflowServer, workspace:
     assert run.data.tags["lanline.key"] == sidecar.tracking_key
     assert run.data.tags["slurm_job_id"] == head.jobs("train_torch")[0]
     assert len(client.get_metric_history(run.info.run_id, "validation_loss")) >= 2
-    assert ask("squeue", "--noheader") == ""
+    assert run_slurm("squeue", "--noheader") == ""
 
 
 def test_a_cluster_that_a_killed_run_of_the_tests_left_is_stopped_first(cluster):

@@ -10,13 +10,13 @@ import yaml
 from safetensors.numpy import load_file
 
 from conftest import ROOT, clean_environment
-from lanline.cluster.slurm import ask
+from lanline.cluster.slurm import run_slurm
 from lanline.files import sha256_file
-from lanline.sidecars import Run, ShardRecord
+from lanline.sidecars import ShardSidecar, TrainingSidecar
 from slurm_cluster import ClusterWorkspace, job
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("cluster")]
-JOBS = {"generate_shard": 3, "validate_training_data": 1, "train_torch": 1, "train_jax": 1, "evaluate_network": 2}
+JOBS = {"generate_shards": 3, "validate_training_data": 1, "train_torch": 1, "train_jax": 1, "evaluate_network": 2}
 NETWORKS = ("ddm-lan-torch-s1", "ddm-lan-jax-s1")
 
 
@@ -55,7 +55,8 @@ def test_runs_and_records_tell_job_node_and_what_was_asked_for(finished):
     workspace, head = finished
     client = MlflowClient(f"sqlite:///{workspace.store}")
     [id] = head.jobs("train_torch")
-    tags = client.get_run(Run.read(workspace / f"results/quick/networks/{NETWORKS[0]}/run.json").run_id).data.tags
+    sidecar = TrainingSidecar.read(workspace / f"results/quick/networks/{NETWORKS[0]}/run.json")
+    tags = client.get_run(sidecar.run_id).data.tags
     known = job(id)
     assert tags["slurm_job_id"] == id
     assert tags["slurm_node"] == known["NodeList"]
@@ -63,8 +64,8 @@ def test_runs_and_records_tell_job_node_and_what_was_asked_for(finished):
     assert tags["slurm_account"] == "research"
     assert tags["slurm_time_limit"] == known["TimeLimit"]
     assert tags["slurm_requested"].startswith("cpu=2,mem=3003M,node=1")
-    records = [ShardRecord.read(path) for path in sorted((workspace / "results/quick/ddm/data").glob("*.json"))]
-    assert sorted(record.job_id for record in records) == sorted(head.jobs("generate_shard"))
+    records = [ShardSidecar.read(path) for path in sorted((workspace / "results/quick/ddm/data").glob("*.json"))]
+    assert sorted(record.job_id for record in records) == sorted(head.jobs("generate_shards"))
 
 
 def test_a_profile_is_written_for_this_cluster(cluster, tmp_path):
@@ -79,7 +80,7 @@ def test_a_profile_is_written_for_this_cluster(cluster, tmp_path):
     assert "train_torch: {slurm_partition: gpu}" in text
     # Its limits hold for a job that would ask for more.
     workspace.overlay("long.yaml", "training: {epochs: 100000000}")
-    head = workspace.head("-n", "train_torch", overlays=("long.yaml",))
+    head = workspace.head("-n", "torch_networks", overlays=("long.yaml",))
     assert "runtime=1440" in head.finish()
     command = [Path(sys.executable).with_name("lanline"), "slurm-profile"]
     again = subprocess.run(command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True)
@@ -89,7 +90,7 @@ def test_a_profile_is_written_for_this_cluster(cluster, tmp_path):
 
 def test_an_unknown_account_is_told_before_anything_runs(cluster, tmp_path):
     head = ClusterWorkspace(tmp_path).head(
-        "generate_shard", options=("--retries", "0", "--default-resources", "slurm_account=nobodys")
+        "shards", options=("--retries", "0", "--default-resources", "slurm_account=nobodys")
     )
     assert "nobodys" in head.finish(fails=True)
-    assert "nobodys" not in ask("squeue", "--noheader", "--format=%a")
+    assert "nobodys" not in run_slurm("squeue", "--noheader", "--format=%a")

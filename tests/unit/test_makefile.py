@@ -39,12 +39,6 @@ def test_help_lists_every_target():
     assert sorted(listed) == sorted(phony)
 
 
-def test_clean_removes_tracking_and_never_results(folder):
-    assert make(folder, "clean").returncode == 0
-    assert not any((folder / name).exists() for name in TRACKING)
-    assert all((folder / name).exists() for name in KEPT)
-
-
 @pytest.fixture
 def installed(folder):
     """The folder with a `lanline` in its environment."""
@@ -55,12 +49,29 @@ def installed(folder):
     return folder
 
 
+def test_clean_removes_tracking_and_never_results(installed):
+    assert make(installed, "clean").returncode == 0
+    assert not any((installed / name).exists() for name in TRACKING)
+    assert all((installed / name).exists() for name in KEPT)
+    assert make(installed, "clean").returncode == 0
+
+
+def test_clean_refuses_where_nothing_tells_whether_runs_are_active(folder):
+    done = make(folder, "clean")
+    assert done.returncode != 0
+    assert "make clean FORCE=1" in done.stderr
+    assert all((folder / name).exists() for name in TRACKING)
+    assert make(folder, "clean", "FORCE=1").returncode == 0
+    assert not any((folder / name).exists() for name in TRACKING)
+    assert make(folder, "clean").returncode == 0  # there is no store left that could be in use
+
+
 @pytest.mark.parametrize("place", ["reports/ddm/training", "networks/lan/ddm/report", "data/report"])
 def test_clean_refuses_while_a_run_goes_on(installed, place):
     with open_run(installed / place, "n", "e"):
         done = make(installed, "clean")
     assert done.returncode != 0
-    assert "runs are going on" in done.stderr
+    assert "runs are still active" in done.stderr
     assert place in done.stderr
     assert all((installed / name).exists() for name in TRACKING)
     assert make(installed, "clean").returncode == 0

@@ -7,11 +7,11 @@ import pytest
 
 from lanline.errors import UserError
 from lanline.files import atomic_path, sha256_json, write_json
-from lanline.sidecars import Experiment, Experiments
+from lanline.sidecars import Experiment, ExperimentsSidecar
 
 
-def sidecar() -> Experiments:
-    return Experiments(
+def sidecar() -> ExperimentsSidecar:
+    return ExperimentsSidecar(
         tracking_uri=None,
         data_generation=Experiment(name="ddm-data-generation", experiment_id=None),
         training=Experiment(name="ddm-training", experiment_id="7"),
@@ -20,7 +20,7 @@ def sidecar() -> Experiments:
 
 def test_what_is_written_is_read_again(tmp_path):
     sidecar().write(tmp_path / "experiments.json")
-    assert Experiments.read(tmp_path / "experiments.json") == sidecar()
+    assert ExperimentsSidecar.read(tmp_path / "experiments.json") == sidecar()
 
 
 @pytest.mark.parametrize(
@@ -31,15 +31,15 @@ def test_a_wrong_field_is_named_with_the_file(tmp_path, change, named):
     path = tmp_path / "experiments.json"
     write_json(path, {**sidecar().model_dump(), **change})
     with pytest.raises(UserError, match=rf"experiments\.json .*{named}"):
-        Experiments.read(path)
+        ExperimentsSidecar.read(path)
 
 
 def test_a_missing_or_truncated_sidecar_is_named(tmp_path):
     with pytest.raises(UserError, match=r"absent\.json"):
-        Experiments.read(tmp_path / "absent.json")
+        ExperimentsSidecar.read(tmp_path / "absent.json")
     (tmp_path / "cut.json").write_text(sidecar().model_dump_json()[:40])
     with pytest.raises(UserError, match=r"cut\.json"):
-        Experiments.read(tmp_path / "cut.json")
+        ExperimentsSidecar.read(tmp_path / "cut.json")
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from lanline.commands.generate import main as generate
 from lanline.commands.train import jaxtrain, torchtrain
-from lanline.sidecars import Dataset, Run
+from lanline.sidecars import DatasetSidecar, TrainingSidecar
 from lanline.tracking.mlflow.store import connect, resolve_store
 
 pytestmark = pytest.mark.workflow
@@ -45,9 +45,9 @@ def train(*arguments, application=torchtrain, base: str = "nets", fails: bool = 
     return run(application, *options, *arguments, fails=fails)
 
 
-def sidecar(base: str = "nets") -> Run:
+def sidecar(base: str = "nets") -> TrainingSidecar:
     [path] = Path(base).rglob("run.json")
-    return Run.read(path)
+    return TrainingSidecar.read(path)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_mlflow_first_finds_the_folder_and_records_the_lineage(template, applica
     output = train("--data-generation-experiment-id", experiment_id(), application=application)
     assert "all 3 recorded files" in output
     assert "by content" in output
-    dataset, found = Dataset.read(template / "data/dataset.json"), sidecar()
+    dataset, found = DatasetSidecar.read(template / "data/dataset.json"), sidecar()
     assert (found.dataset_id, found.data_generation_run_id) == (dataset.dataset_id, dataset.run_id)
     recorded = client().get_run(found.run_id)
     assert recorded.info.status == "FINISHED"
@@ -113,7 +113,7 @@ def test_mlflow_first_finds_the_folder_and_records_the_lineage(template, applica
 
 
 def test_a_name_for_the_run_of_a_data_set(template):
-    run_id = Dataset.read(template / "data/dataset.json").run_id
+    run_id = DatasetSidecar.read(template / "data/dataset.json").run_id
     assert client().get_run(run_id).info.run_name == "first data"
 
 
@@ -145,7 +145,8 @@ def test_validation_compares_contents_and_names_what_is_wrong(template):
 
 def test_several_data_sets_are_listed_and_one_is_chosen(template, folder):
     run(generate, "--config-path", "config.yaml", "--output", "other", "--seed", 9, "--mlflow-on", "--cores", 1)
-    first, second = (Dataset.read(path / "dataset.json").dataset_id for path in (template / "data", folder / "other"))
+    folders = (template / "data", folder / "other")
+    first, second = (DatasetSidecar.read(path / "dataset.json").dataset_id for path in folders)
     options = ("--data-generation-experiment-id", experiment_id())
     output = train(*options, fails=True)
     assert "2 data sets; choose one with --dataset-id" in output
@@ -161,7 +162,7 @@ def test_traditional_mode_records_the_run_but_no_experiment_of_data(template):
     recorded = client().get_run(sidecar().run_id)
     assert recorded.info.run_name == "my run"
     assert "data_generation_experiment_id" not in recorded.data.tags
-    assert recorded.data.tags["dataset_id"] == Dataset.read(template / "data/dataset.json").dataset_id
+    assert recorded.data.tags["dataset_id"] == DatasetSidecar.read(template / "data/dataset.json").dataset_id
 
 
 def test_an_experiment_that_is_not_there_or_has_no_data_is_named():
@@ -299,7 +300,7 @@ def test_a_killed_training_goes_on_in_its_own_run(template):
     assert client().get_run(run_id).info.status == "RUNNING"
     assert list(Path("nets").rglob("checkpoint.safetensors"))
     output = subprocess.run([*command, "--mlflow-run-id", run_id], capture_output=True, text=True, check=True).stderr
-    assert "going on from" in output
+    assert "resuming from" in output
     assert sidecar().run_id == run_id
     recorded = client().get_run(run_id)
     assert recorded.info.status == "FINISHED"
@@ -372,5 +373,5 @@ def test_a_command_gives_the_network_that_the_rule_gives(finished_quick_run, fra
     found = load_file(next(Path("nets").rglob("weights.safetensors")))
     for name, array in rule.items():
         np.testing.assert_array_equal(found[name], array)
-    dataset = Dataset.read(quick / "results/quick/ddm/dataset.json")
+    dataset = DatasetSidecar.read(quick / "results/quick/ddm/dataset.json")
     assert (sidecar().dataset_id, sidecar().lineage_id) == (dataset.dataset_id, dataset.lineage_id)

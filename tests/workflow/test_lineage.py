@@ -12,7 +12,7 @@ from lanline.commands.main import main
 from lanline.errors import UserError
 from lanline.files import sha256_file, write_json
 from lanline.lineage.trace import trace
-from lanline.sidecars import Dataset, Run
+from lanline.sidecars import DatasetSidecar, TrainingSidecar
 from lanline.tracking.mlflow.store import connect, resolve_store
 
 pytestmark = pytest.mark.workflow
@@ -63,9 +63,8 @@ def assert_whole(lineage, folder: Path) -> None:
     assert {shard.facts["engine"] for shard in nodes["shard"]} == {"closed_form"}
     assert {shard.facts["host"] for shard in nodes["shard"]} == {socket.gethostname()}
     assert sorted(shard.facts["used_for"] for shard in nodes["shard"]) == ["training", "training", "validation"]
-    assert (
-        nodes["data set"][0].facts["dataset_id"] == Dataset.read(folder / "results/quick/ddm/dataset.json").dataset_id
-    )
+    dataset = DatasetSidecar.read(folder / "results/quick/ddm/dataset.json")
+    assert nodes["data set"][0].facts["dataset_id"] == dataset.dataset_id
     assert nodes["validation"][0].name == "passed"
     assert nodes["evaluation"][0].name == "passed"
     assert nodes["evaluation"][0].facts["mae"] > 0
@@ -131,7 +130,7 @@ def test_of_an_onnx_file_of_which_nothing_is_recorded_here(run, no_store, tmp_pa
     monkeypatch.chdir(tmp_path / "elsewhere")
     alone = shutil.copy(run / NETWORK / "model.onnx", "mailed.onnx")
     with trace(alone) as lineage:
-        dataset = Dataset.read(run / "results/quick/ddm/dataset.json")
+        dataset = DatasetSidecar.read(run / "results/quick/ddm/dataset.json")
         assert lineage.tree.name == "ddm-lan-torch-s1"
         assert lineage.tree.parts[0].facts["dataset_id"] == dataset.dataset_id
         assert "none.db" in lineage.notes[0]
@@ -141,7 +140,7 @@ def test_of_an_onnx_file_of_which_nothing_is_recorded_here(run, no_store, tmp_pa
 
 
 def test_of_run_ids(run, tracked_run, monkeypatch, tmp_path):
-    sidecar = Run.read(run / NETWORK / "run.json")
+    sidecar = TrainingSidecar.read(run / NETWORK / "run.json")
     with trace(sidecar.run_id) as lineage:
         assert_whole(lineage, run)
     with trace(sidecar.data_generation_run_id) as lineage:
@@ -202,7 +201,7 @@ def test_mistakes(run, tmp_path):
 
 def test_a_network_that_passed_is_a_candidate_and_its_run_tells_its_lineage(run, tracked_run):
     client = connect(resolve_store())
-    sidecar = Run.read(run / NETWORK / "run.json")
+    sidecar = TrainingSidecar.read(run / NETWORK / "run.json")
     version = client.get_model_version_by_alias("ddm-lan", "candidate")
     assert version.run_id == sidecar.run_id
     assert version.tags["dataset_id"] == sidecar.dataset_id

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lanline.files import sha256_file, write_json
-from lanline.sidecars import Dataset, Experiments, Run
+from lanline.sidecars import DatasetSidecar, ExperimentsSidecar, TrainingSidecar
 
 pytestmark = pytest.mark.workflow
 
@@ -28,7 +28,7 @@ def tracked(tmp_path_factory):
 
 def test_the_data_set_has_a_run_with_its_inventory(tracked):
     workspace, client = tracked
-    dataset = Dataset.read(workspace / "results/quick/ddm/dataset.json")
+    dataset = DatasetSidecar.read(workspace / "results/quick/ddm/dataset.json")
     run = client.get_run(dataset.run_id)
     assert client.get_experiment(run.info.experiment_id).name == "ddm-data-generation"
     assert run.info.status == "FINISHED"
@@ -45,8 +45,8 @@ def test_the_data_set_has_a_run_with_its_inventory(tracked):
 
 def test_the_training_has_a_run_that_leads_back_to_its_data(tracked):
     workspace, client = tracked
-    dataset = Dataset.read(workspace / "results/quick/ddm/dataset.json")
-    sidecar = Run.read(workspace / "results/quick/networks/ddm-lan-torch-s1/run.json")
+    dataset = DatasetSidecar.read(workspace / "results/quick/ddm/dataset.json")
+    sidecar = TrainingSidecar.read(workspace / "results/quick/networks/ddm-lan-torch-s1/run.json")
     run = client.get_run(sidecar.run_id)
     assert client.get_experiment(run.info.experiment_id).name == "ddm-training"
     assert run.data.tags["data_generation_experiment_id"] == dataset.experiment_id
@@ -65,7 +65,7 @@ def test_the_training_has_a_run_that_leads_back_to_its_data(tracked):
 
 def test_ids_travel_in_sidecars(tracked):
     workspace, client = tracked
-    experiments = Experiments.read(workspace / "results/quick/ddm/experiments.json")
+    experiments = ExperimentsSidecar.read(workspace / "results/quick/ddm/experiments.json")
     assert client.get_experiment(experiments.training.experiment_id).name == "ddm-training"
     assert client.get_experiment(experiments.data_generation.experiment_id).name == "ddm-data-generation"
 
@@ -88,19 +88,17 @@ def test_data_are_compared_with_mlflow_and_not_with_the_file_beside_them(tracked
     shard.write_bytes(content)
     inventory["files"][2]["sha256"] = sha256_file(shard)
     write_json(inventory_path, inventory)
-    output = workspace.quick(
-        "validate_training_data", "--rerun-triggers", "mtime", overlays=("tracked.yaml",), fails=True
-    )
+    output = workspace.quick("validations", "--rerun-triggers", "mtime", overlays=("tracked.yaml",), fails=True)
     assert "shard-00002.safetensors: changed" in output
     assert "MLflow" in output or "tracked is" in output
 
 
 def test_without_its_store_a_workflow_that_insists_on_it_computes_nothing(workspace):
     overlay = workspace.overlay("strict.yaml", TRACKED + "\ntracking: {on_outage: fail}")
-    workspace.quick("open_experiments", overlays=(overlay,))
+    workspace.quick("experiments", overlays=(overlay,))
     dead = {"MLFLOW_TRACKING_URI": "http://ann:s3cretWord@127.0.0.1:9"}
-    workspace.quick("-n", "generate_shard", overlays=(overlay,), **dead)
-    output = workspace.quick("generate_shard", overlays=(overlay,), fails=True, **dead)
+    workspace.quick("-n", "shards", overlays=(overlay,), **dead)
+    output = workspace.quick("shards", overlays=(overlay,), fails=True, **dead)
     assert "127.0.0.1:9 does not answer" in output
     assert "s3cretWord" not in output
     assert not list(workspace.folder.rglob("*.safetensors"))

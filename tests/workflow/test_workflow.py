@@ -14,7 +14,8 @@ import pytest
 from conftest import ROOT, clean_environment
 from lanline.files import sha256_file
 from lanline.paths import Paths
-from lanline.sidecars import Dataset, Run
+from lanline.sidecars import DatasetSidecar, TrainingSidecar
+from terminals import on_a_terminal
 
 pytestmark = pytest.mark.workflow
 
@@ -33,12 +34,12 @@ def hashes(workspace) -> dict[str, str]:
 
 
 def test_a_run_leaves_networks_reports_and_ids(finished_quick_run):
-    dataset = Dataset.read(finished_quick_run / "results/quick/ddm/dataset.json")
+    dataset = DatasetSidecar.read(finished_quick_run / "results/quick/ddm/dataset.json")
     assert dataset.rows == 3 * 200 * 50
     assert dataset.run_id is None
     assert dataset.experiment_id is None
     for name in RUNS:
-        run = Run.read(finished_quick_run / f"results/quick/networks/{name}/run.json")
+        run = TrainingSidecar.read(finished_quick_run / f"results/quick/networks/{name}/run.json")
         assert (run.dataset_id, run.lineage_id) == (dataset.dataset_id, dataset.lineage_id)
         assert run.run_id is None
         for stage in ("training", "evaluation"):
@@ -56,7 +57,7 @@ def test_every_job_leaves_a_log_and_a_benchmark(finished_quick_run):
     rules = {path.name for path in (finished_quick_run / "logs/quick").iterdir()}
     assert rules == {
         "open_experiments",
-        "generate_shard",
+        "generate_shards",
         "record_lineage",
         "validate_training_data",
         "train_torch",
@@ -68,6 +69,29 @@ def test_every_job_leaves_a_log_and_a_benchmark(finished_quick_run):
         folder = finished_quick_run / "logs/quick" / rule
         assert list(folder.glob("*.log"))
         assert list(folder.glob("*.benchmark.tsv"))
+
+
+def test_make_run_shows_a_line_for_each_job(workspace):
+    """Its very command, on a terminal: no reasons, no lists of files, and all of these in the log that is named."""
+    command = subprocess.run(
+        ["make", "--no-print-directory", "-n", "-o", ".venv/.installed", "run", "CORES=2", "CONFIG=config/quick.yaml"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert command[0].endswith("/snakemake")
+    code = f"import runpy, sys; sys.argv = {command}; runpy.run_module('snakemake', run_name='__main__')"
+    shown = on_a_terminal(code, cwd=workspace.folder, env={**clean_environment(), "TERM": "xterm"})
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).replace("\r", "\n").splitlines()
+    finished = [line for line in lines if re.match(r" *\d+/12 \w+ .*  \d+\.\d s$", line)]
+    assert len(finished) == 11  # all but the rule that collects the others' files
+    assert sum("train_torch" in line and "network=lan, seed=1" in line for line in finished) == 1
+    assert "of 12 jobs" in shown  # while it ran
+    assert "reason:" not in shown
+    assert any(line.startswith("ddm-lan-torch-s1") and "FAILED: mae" in line for line in lines)
+    [details] = {line.removeprefix("details: ") for line in lines if line.startswith("details: ")}
+    assert "reason:" in (workspace / details).read_text()
 
 
 def test_a_second_run_has_nothing_to_do(finished_quick_run):
@@ -89,50 +113,69 @@ def test_make_run_goes_on_after_everything_was_killed(workspace):
             time.sleep(0.02)
         os.killpg(first.pid, signal.SIGKILL)
     assert "ncomplete files" in workspace.quick(overlays=(longer,), fails=True)
-    assert "going on from" in workspace.quick(*flags, overlays=(longer,))
+    assert "resuming from" in workspace.quick(*flags, overlays=(longer,))
     assert "Nothing to be done" in workspace.quick(*flags, overlays=(longer,))
 
 
 @pytest.mark.parametrize(
-    "rule",
+    ("target", "rule", "jobs"),
     [
-        "generate_shard",
-        "record_lineage",
-        "validate_training_data",
-        "train_torch",
-        "train_jax",
-        "evaluate_network",
+        ("experiments", "open_experiments", 1),
+        ("shards", "generate_shards", 3),
+        ("datasets", "record_lineage", 1),
+        ("validations", "validate_training_data", 1),
+        ("torch_networks", "train_torch", 1),
+        ("jax_networks", "train_jax", 1),
+        ("evaluations", "evaluate_network", 2),
     ],
 )
-def test_a_rule_is_a_target_of_its_own(workspace, rule):
-    jobs = planned(workspace.quick(rule, "-n"))
-    assert rule in jobs
-    assert "all" not in jobs
-    assert "write_report" not in jobs
+def test_all_files_of_a_stage_are_a_target(workspace, target, rule, jobs):
+    planned_jobs = planned(workspace.quick(target, "-n"))
+    assert planned_jobs[rule] == jobs
+    assert planned_jobs[target] == 1
+    assert "all" not in planned_jobs
+    assert "write_report" not in planned_jobs
+
+
+def test_defaults_come_from_beside_the_snakefile(tmp_path):
+    """In a working directory without config/config.yaml."""
+    (tmp_path / "mine.yaml").write_text("name: mine\ndata: {shards: 2}\n")
+    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--configfile", "mine.yaml", "-n"]
+    done = subprocess.run(command, cwd=tmp_path, env=clean_environment(), text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    jobs = planned(done.stdout + done.stderr)
+    assert jobs["generate_shards"] == 2
+    assert jobs["train_torch"] == jobs["train_jax"] == 1  # the model and the frameworks are those of config.yaml
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/config.yaml").write_text("name: own\nmodels: [ddm, angle]\ntraining: {frameworks: [jax]}\n")
+    done = subprocess.run(command, cwd=tmp_path, env=clean_environment(), text=True, capture_output=True)
+    jobs = planned(done.stdout + done.stderr)
+    assert jobs["train_jax"] == 2
+    assert "train_torch" not in jobs
 
 
 def test_one_stage_runs_again_with_what_depends_on_it(quick_run):
     jobs = planned(quick_run.quick("-n", "-R", "train_jax"))
     assert jobs == {"train_jax": 1, "evaluate_network": 1, "write_report": 1, "all": 1}
-    quick_run.quick("-f", "train_jax")
+    quick_run.quick("jax_networks", "-R", "train_jax")
     onnx = "results/quick/networks/ddm-lan-jax-s1/model.onnx"
     assert planned(quick_run.quick("-n", "-f", onnx)) == {"train_jax": 1}
     until = planned(quick_run.quick("-n", "-F", "-U", "validate_training_data"))
-    assert set(until) == {"open_experiments", "generate_shard", "record_lineage", "validate_training_data"}
+    assert set(until) == {"open_experiments", "generate_shards", "record_lineage", "validate_training_data"}
 
 
 def test_a_new_shard_makes_only_that_shard(quick_run):
     before = hashes(quick_run)
     four = quick_run.overlay("four.yaml", "data: {shards: 4}")
-    assert planned(quick_run.quick("-n", overlays=(four,)))["generate_shard"] == 1
-    quick_run.quick("record_lineage", overlays=(four,))
+    assert planned(quick_run.quick("-n", overlays=(four,)))["generate_shards"] == 1
+    quick_run.quick("datasets", overlays=(four,))
     after = hashes(quick_run)
     assert len(after) == 4
     assert before.items() <= after.items()
 
 
 def test_shards_are_the_same_bytes_on_one_core(finished_quick_run, workspace):
-    workspace.quick("generate_shard", cores=1)
+    workspace.quick("shards", cores=1)
     assert hashes(workspace) == hashes(finished_quick_run)
 
 
@@ -142,15 +185,15 @@ def test_shards_are_the_same_bytes_in_jobs_of_any_size(workspace):
         workspace.overlay("one.yaml", small + "}"),
         workspace.overlay("ten.yaml", small + ", shards_per_job: 10}"),
     )
-    workspace.quick("record_lineage", overlays=(ten,))
+    workspace.quick("datasets", overlays=(ten,))
     together = hashes(workspace)
     assert len(together) == 10
-    assert "Nothing to be done" in workspace.quick("record_lineage", overlays=(one,))
+    assert "Nothing to be done" in workspace.quick("datasets", overlays=(one,))
     assert not (workspace / "results/quick/ddm/unfinished").exists()
     folder = workspace / "results/quick/ddm/data"
     (folder / "shard-00004.safetensors").unlink()
-    assert planned(workspace.quick("-n", "generate_shard", overlays=(one,)))["generate_shard"] == 1
-    workspace.quick("generate_shard", overlays=(one,))
+    assert planned(workspace.quick("-n", "shards", overlays=(one,)))["generate_shards"] == 1
+    workspace.quick("shards", overlays=(one,))
     assert hashes(workspace) == together
 
 
@@ -158,9 +201,26 @@ def test_another_seed_makes_other_data_and_leaves_other_networks_alone(quick_run
     other = quick_run.overlay("other.yaml", "training: {seeds: [1, 2]}")
     jobs = planned(quick_run.quick("-n", overlays=(other,)))
     assert (jobs["train_torch"], jobs["train_jax"]) == (1, 1)
-    assert "generate_shard" not in jobs
+    assert "generate_shards" not in jobs
     reseeded = quick_run.overlay("reseeded.yaml", "seed: 5")
-    assert planned(quick_run.quick("-n", overlays=(reseeded,)))["generate_shard"] == 3
+    assert planned(quick_run.quick("-n", overlays=(reseeded,)))["generate_shards"] == 3
+
+
+def test_the_order_of_bounds_changes_nothing(workspace):
+    one, other = (
+        workspace.overlay(f"{name}.yaml", f"models: [{{name: ddm, bounds: {{{bounds}}}}}]\n")
+        for name, bounds in (("one", "v: [-2, 2], a: [0.5, 2]"), ("other", "a: [0.5, 2], v: [-2, 2]"))
+    )
+    workspace.quick("shards", overlays=(one,))
+    made = hashes(workspace)
+    assert set(planned(workspace.quick("-n", "shards", "-R", "shards", overlays=(other,)))) == {"shards"}
+    assert hashes(workspace) == made
+
+
+def test_an_ascii_locale_is_no_obstacle(workspace):
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    workspace.quick("datasets", **ascii_only)
+    assert len(hashes(workspace)) == 3
 
 
 def test_models_networks_and_seeds_fan_out(workspace):
@@ -175,7 +235,7 @@ def test_models_networks_and_seeds_fan_out(workspace):
         """,
     )
     jobs = planned(workspace.quick("-n", overlays=(overlay,)))
-    assert jobs["generate_shard"] == 2 * 3
+    assert jobs["generate_shards"] == 2 * 3
     assert jobs["train_torch"] == jobs["train_jax"] == 2 * 2 * 3
     assert jobs["evaluate_network"] == 24
 
@@ -200,7 +260,7 @@ def test_a_failing_script_leaves_its_traceback_in_its_log(quick_run):
     script.write_text(
         script.read_text().replace("with job_log(snakemake.log[0]):", "with job_log(snakemake.log[0]):\n    1 / 0")
     )
-    output = quick_run.quick("record_lineage", fails=True)
+    output = quick_run.quick("datasets", fails=True)
     assert "ZeroDivisionError" in output
     assert "Traceback" in (quick_run / "logs/quick/record_lineage/ddm.log").read_text()
 
@@ -234,6 +294,9 @@ def test_the_html_report_holds_figures_with_captions(quick_run):
     html = (quick_run / "report.html").read_text()
     for figure in ("agreement.png", "errors.png", "training-ddm-lan.png"):
         assert figure in html
+    table = (quick_run / "reports/quick/summary.html").read_text().splitlines()
+    assert all(name in "".join(table) for name in RUNS)
+    assert table[1] in html.replace("\\n", "\n").replace('\\"', '"')  # on the first page, not as a link
 
 
 def test_networks_that_give_probabilities_go_through_the_workflow(workspace):
@@ -248,7 +311,8 @@ def test_networks_that_give_probabilities_go_through_the_workflow(workspace):
     workspace.quick(overlays=(overlay,))
     for network, epochs in (("cpn", 20), ("opn", 30)):
         name = f"ddm_deadline-{network}-torch-s1"
-        assert Run.read(workspace / f"results/probabilities/networks/{name}/run.json").network_type == network
+        sidecar = TrainingSidecar.read(workspace / f"results/probabilities/networks/{name}/run.json")
+        assert sidecar.network_type == network
         report = workspace / f"reports/probabilities/{name}"
         assert json.loads((report / "training/metrics.json").read_text())["epochs"] == epochs
         metrics = json.loads((report / "evaluation/metrics.json").read_text())

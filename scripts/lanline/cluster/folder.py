@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from lanline.cluster.slurm import ask
+from lanline.cluster.slurm import run_slurm
 from lanline.errors import UserError
 from lanline.logs import JOBS_LOCK, say
 
@@ -31,7 +31,7 @@ _held: list[TextIO] = []  # open, and so locked, until this process ends
 
 
 @dataclass(frozen=True)
-class Job:
+class SlurmJob:
     """A job in SLURM's queue that Snakemake submitted."""
 
     id: str
@@ -40,7 +40,7 @@ class Job:
     rule: str
 
 
-def take(folder: Path) -> None:
+def lock_workdir(folder: Path) -> None:
     """Hold ``folder`` until this process ends. Where SLURM is not installed its jobs cannot be asked for, and are not.
 
     Raises:
@@ -83,7 +83,7 @@ def cancel_orphans(folder: Path) -> None:
         me = getpass.getuser()
         if mine := [job.id for job in jobs if job.user == me]:
             say(f"cancelling {_listed(jobs)}")
-            ask("scancel", *mine)
+            run_slurm("scancel", *mine)
         deadline = time.monotonic() + MOST_SECONDS
         while left := jobs_of(folder):
             if others := [job for job in left if job.user != me]:
@@ -96,16 +96,16 @@ def cancel_orphans(folder: Path) -> None:
     say(f"{len(jobs)} job(s) cancelled, none is left" if jobs else "no jobs of this folder are in the queue")
 
 
-def jobs_of(folder: Path) -> list[Job]:
+def jobs_of(folder: Path) -> list[SlurmJob]:
     """The jobs in the queue that a Snakemake in ``folder`` submitted, running or waiting."""
-    lines = ask("squeue", "--noheader", "--all", "--format=%A|%u|%T|%Z|%k").splitlines()
+    lines = run_slurm("squeue", "--noheader", "--all", "--format=%A|%u|%T|%Z|%k").splitlines()
     here = folder.resolve()
     found = []
     for line in lines:
         job, user, state, place, comment = line.split("|", 4)
         kind, _, rule = comment.partition("_")  # Snakemake's executor writes rule_<name>_wildcards_<values>
         if kind in ("rule", "group") and Path(place).resolve() == here:
-            found.append(Job(job, user, state, rule.partition("_wildcards_")[0]))
+            found.append(SlurmJob(job, user, state, rule.partition("_wildcards_")[0]))
     return found
 
 
@@ -153,6 +153,6 @@ def _locks(file: TextIO) -> bool:
     return True
 
 
-def _listed(jobs: list[Job]) -> str:
+def _listed(jobs: list[SlurmJob]) -> str:
     shown = ", ".join(f"{job.id} ({job.rule}, {job.state})" for job in jobs[:5])
     return f"{len(jobs)} job(s): {shown}" + (", ..." if len(jobs) > 5 else "")

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lanline.cluster.slurm import ask, fields
+from lanline.cluster.slurm import fields, run_slurm
 from lanline.errors import UserError
 from lanline.logs import say
 
@@ -21,7 +21,7 @@ LONGEST_GRACE = 3600.0
 
 
 @contextmanager
-def leaves_requeueing_to_slurm() -> Iterator[None]:
+def preemptible_job() -> Iterator[None]:
     """SIGTERM ends the block in good order; a job that is preempted then waits for SLURM to kill it."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -44,7 +44,7 @@ def _is_preempted() -> bool:
         return False
     try:
         # "None" for a job that could be preempted and is not.
-        return fields(ask("scontrol", "show", "job", job, "--oneliner")).get("PreemptTime", "None") != "None"
+        return fields(run_slurm("scontrol", "show", "job", job, "--oneliner")).get("PreemptTime", "None") != "None"
     except UserError as error:
         say(f"SLURM does not tell whether job {job} is preempted: {error}")
         return False

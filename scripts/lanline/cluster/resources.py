@@ -42,7 +42,7 @@ class Effort:
     runtime: int
 
 
-def generate_shard(config: Config, wildcards: Mapping[str, str], threads: int) -> Effort:
+def generate_shards(config: Config, wildcards: Mapping[str, str], threads: int) -> Effort:
     """Making the shards of one group, ``threads`` of them at once, each in a process of its own."""
     workers = min(threads, config.data.shards_per_job)
     rounds = math.ceil(config.data.shards_per_job / workers)

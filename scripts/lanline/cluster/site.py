@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from lanline.cluster.slurm import ask, fields
+from lanline.cluster.slurm import fields, run_slurm
 from lanline.errors import UserError
 from lanline.files import write_text
 
@@ -59,7 +59,7 @@ def write_profile(path: Path, shipped: Path = SHIPPED) -> list[Partition]:
     """
     if path.exists():
         raise UserError(f"{path} is there already: move it away to have a new one written")
-    settings = dict(re.findall(r"^(\w+)\s*= (.*)$", ask("scontrol", "show", "config"), re.M))
+    settings = dict(re.findall(r"^(\w+)\s*= (.*)$", run_slurm("scontrol", "show", "config"), re.M))
     accounting = settings["AccountingStorageType"].strip()
     accounts, default_account = _accounts() if accounting == "accounting_storage/slurmdbd" else ([], None)
     found = partitions(accounts)
@@ -91,7 +91,7 @@ def write_profile(path: Path, shipped: Path = SHIPPED) -> list[Partition]:
 def partitions(accounts: list[str]) -> list[Partition]:
     """The partitions that are up and open to one of these accounts (or to all)."""
     found = []
-    for line in ask("scontrol", "show", "partition", "--oneliner").splitlines():
+    for line in run_slurm("scontrol", "show", "partition", "--oneliner").splitlines():
         facts = fields(line)
         allowed = facts.get("AllowAccounts", "ALL")
         closed = allowed != "ALL" and accounts and not set(allowed.split(",")) & set(accounts)
@@ -120,7 +120,7 @@ def _partition(facts: dict[str, str]) -> Partition:
 
 def _nodes(partition: str) -> list[str]:
     """One line ``cores|MB|generic resources|nodes`` for each kind of node."""
-    lines = ask("sinfo", "--noheader", f"--partition={partition}", "--exact", "--format=%c|%m|%G|%D").splitlines()
+    lines = run_slurm("sinfo", "--noheader", f"--partition={partition}", "--exact", "--format=%c|%m|%G|%D").splitlines()
     if not lines:
         raise UserError(f"sinfo lists no nodes of partition {partition}")
     return lines
@@ -136,8 +136,10 @@ def _choose(found: list[Partition]) -> Partition:
 def _accounts() -> tuple[list[str], str | None]:
     """The user's accounts, and the default one."""
     user = getpass.getuser()
-    accounts = ask("sacctmgr", "--noheader", "--parsable2", "show", "assoc", f"user={user}", "format=account").split()
-    default = ask("sacctmgr", "--noheader", "--parsable2", "show", "user", user, "format=defaultaccount").split()
+    accounts = run_slurm(
+        "sacctmgr", "--noheader", "--parsable2", "show", "assoc", f"user={user}", "format=account"
+    ).split()
+    default = run_slurm("sacctmgr", "--noheader", "--parsable2", "show", "user", user, "format=defaultaccount").split()
     return sorted(set(accounts)), default[0] if default else None
 
 

@@ -10,7 +10,7 @@ from lanline.errors import UserError
 SECONDS = 60.0
 
 
-def ask(*command: str) -> str:
+def run_slurm(*command: str) -> str:
     """What a command of SLURM prints.
 
     Raises:

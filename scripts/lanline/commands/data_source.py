@@ -7,21 +7,47 @@ file must be. Traditional: a folder alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lanline.dataset.foreign import SUFFIXES
-from lanline.dataset.inventory import ID_DIGITS, Inventory
+from lanline.dataset.foreign import SUFFIXES, model_of
+from lanline.dataset.inventory import ID_DIGITS, Inventory, TrackedFile, lineage_id
+from lanline.dataset.shards import read_origin
 from lanline.errors import UserError
 from lanline.files import sha256_file, sha256_json
 from lanline.logs import say
-from lanline.tracking.lineage import DatasetRun, find_dataset_runs, read_inventory
+from lanline.sidecars import DatasetSidecar
+from lanline.tracking.mlflow.dataset_runs import DatasetRun, find_dataset_runs, read_inventory
 from lanline.tracking.mlflow.store import Store
 
 DATA_SUFFIXES = (".safetensors", *SUFFIXES)
 SHOWN = 20  # names in a message
+NOT_RECIPE = ("params", "all_bounds", "used_engine", "shard")  # what a shard's header has beside its recipe
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """The options of `lanline train` that say where the data are.
+
+    Attributes:
+        folder: of --training-data-folder.
+        experiment_id: of --data-generation-experiment-id.
+        dataset_id: of --dataset-id, or its first digits.
+    """
+
+    folder: Path | None
+    experiment_id: str | None
+    dataset_id: str | None
+
+
+@dataclass(frozen=True)
+class DataIds:
+    """The ids of a data set: of its content, and of its recipe."""
+
+    dataset_id: str
+    lineage_id: str
 
 
 @dataclass(frozen=True)
@@ -40,8 +66,7 @@ class RecordedData:
     ``run`` is the newest of them.
     """
 
-    dataset_id: str
-    lineage_id: str
+    ids: DataIds
     model: str | None
     folder: Path
     files: tuple[DataFile, ...]
@@ -50,59 +75,108 @@ class RecordedData:
 
     def __str__(self) -> str:
         day = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.run.start_time / 1000))
-        return f"{self.dataset_id}  {self.model or '?'}, {len(self.files)} files, {day}, in {self.folder}"
+        return f"{self.ids.dataset_id}  {self.model or '?'}, {len(self.files)} files, {day}, in {self.folder}"
 
 
 @dataclass(frozen=True)
 class Source:
-    """The files that may be used, by name, and the record that they agree with (none in traditional mode)."""
+    """The files that may be used, by name.
+
+    Attributes:
+        folder: where they lie.
+        files: the files.
+        recorded: the record that they agree with; None in traditional mode.
+        tracking_uri: of the store with the record, without credentials.
+    """
 
     folder: Path
     files: tuple[Path, ...]
-    recorded: RecordedData | None
+    recorded: RecordedData | None = None
+    tracking_uri: str | None = None
+
+    @property
+    def model(self) -> str | None:
+        """The model that the data say they are of."""
+        return (self.recorded and self.recorded.model) or model_of(self.files[0])
+
+    def ids(self, used: Sequence[Path]) -> DataIds:
+        """The recorded ids, or those of the content of the files that are ``used``."""
+        return self.recorded.ids if self.recorded else content_ids(used)
+
+    def dataset(self, model: str, ids: DataIds, files: int, rows: int) -> DatasetSidecar:
+        """The data set that a training uses: so many files and rows of it."""
+        recorded = self.recorded
+        return DatasetSidecar(
+            model=model,
+            dataset_id=ids.dataset_id,
+            lineage_id=ids.lineage_id,
+            folder=str(self.folder),
+            files=files,
+            rows=rows,
+            tracking_uri=self.tracking_uri,
+            experiment_id=recorded.experiment_id if recorded else None,
+            experiment_name="",
+            run_id=recorded.run.run_id if recorded else None,
+            tracking_key=recorded.run.key if recorded else None,
+        )
 
 
-def find_data(folder: Path | None, experiment_id: str | None, dataset_id: str | None, store: Store | None) -> Source:
+def find_data(wanted: DataOptions, store: Store | None) -> Source:
     """The files to train on.
 
     Args:
-        folder: of --training-data-folder.
-        experiment_id: of --data-generation-experiment-id.
-        dataset_id: of --dataset-id, or its first digits.
+        wanted: folder, experiment, or both.
         store: where the experiment is.
 
     Raises:
         UserError: there is neither folder nor experiment; the experiment, the data set or the folder cannot be found;
             files are missing or differ from the record.
-        StoreUnavailable: the store cannot be reached, or MLflow is not installed.
+        StoreUnavailable: the store is unreachable, or MLflow is not installed.
     """
-    if experiment_id is None:
-        if dataset_id is not None:
-            raise UserError("--dataset-id picks a data set of an experiment: give --data-generation-experiment-id too")
-        if folder is None:
+    if wanted.experiment_id is None or store is None:
+        if wanted.dataset_id is not None:
+            raise UserError("--dataset-id selects a data set of an experiment: add --data-generation-experiment-id")
+        if wanted.folder is None:
             raise UserError(
                 "there is no data to train on: give --training-data-folder, or --data-generation-experiment-id, "
                 "whose record in MLflow names the folder"
             )
-        return Source(folder, _files_in(folder), None)
-    recorded = _pick(recorded_data(store, experiment_id), experiment_id, dataset_id, store)
-    given, folder = folder, folder or recorded.folder
-    if given is None and not folder.is_dir():
+        return Source(wanted.folder, _files_in(wanted.folder))
+    recorded = _pick(recorded_data(store, wanted.experiment_id), wanted, store)
+    folder = wanted.folder or recorded.folder
+    if wanted.folder is None and not folder.is_dir():
         raise UserError(
-            f"MLflow says that data set {recorded.dataset_id} lies in {folder}, which is not there (moved, or on "
+            f"MLflow says that data set {recorded.ids.dataset_id} lies in {folder}, which does not exist (moved, or on "
             "another machine?): give the folder with --training-data-folder"
         )
-    return Source(folder, _checked_files(folder, recorded), recorded)
+    return Source(folder, _checked_files(folder, recorded), recorded, store.shown)
+
+
+def content_ids(files: Sequence[Path]) -> DataIds:
+    """The ids of files without a record; for lanline's shards the ones that their record would have."""
+    digests = {path.name: sha256_file(path) for path in files}
+    if any(path.suffix in SUFFIXES for path in files):
+        dataset_id = sha256_json(digests)[:ID_DIGITS]
+        return DataIds(dataset_id, dataset_id)
+    tracked, lineages = [], set()
+    for path in files:
+        origin = read_origin(path)
+        rows = origin["thetas_per_shard"] * origin["rows_per_theta"]
+        tracked.append(TrackedFile(path.name, path.stat().st_size, rows, digests[path.name], origin["seed"]))
+        lineages.add(lineage_id({key: value for key, value in origin.items() if key not in NOT_RECIPE}))
+    dataset_id = sha256_json([asdict(file) for file in tracked])[:ID_DIGITS]
+    return DataIds(dataset_id, lineages.pop() if len(lineages) == 1 else dataset_id)
 
 
 def recorded_data(store: Store, experiment_id: str) -> list[RecordedData]:
     """The data sets that an experiment has on record, newest first. Raises as `find_data` does."""
-    own, foreign = [], {}
+    own: list[RecordedData] = []
+    foreign: dict[str, list[tuple[DatasetRun, list[DataFile]]]] = {}
     for run in find_dataset_runs(store, experiment_id):
         try:
             inventory = read_inventory(store, run.run_id)
         except UserError as error:
-            say(f"passed over: {error}")
+            say(f"skipped: {error}")
             continue
         source = f"the inventory of MLflow run {run.run_id}"
         if "inventory_version" in inventory:
@@ -116,8 +190,7 @@ def recorded_data(store: Store, experiment_id: str) -> list[RecordedData]:
 def _own(experiment_id: str, run: DatasetRun, inventory: Inventory) -> RecordedData:
     files = tuple(DataFile(file.file, file.bytes, file.sha256) for file in inventory.files)
     return RecordedData(
-        dataset_id=inventory.dataset_id,
-        lineage_id=inventory.lineage_id,
+        ids=DataIds(inventory.dataset_id, inventory.lineage_id),
         model=inventory.model,
         folder=Path(run.folder).absolute(),
         files=files,
@@ -133,8 +206,7 @@ def _foreign(experiment_id: str, folder: str, runs: list[tuple[DatasetRun, list[
     dataset_id = sha256_json([[file.name, file.bytes] for file in ordered])[:ID_DIGITS]
     newest = max((run for run, _ in runs), key=lambda run: run.start_time)
     return RecordedData(
-        dataset_id=dataset_id,
-        lineage_id=dataset_id,
+        ids=DataIds(dataset_id, dataset_id),
         model=newest.model,
         folder=Path(folder).absolute(),
         files=ordered,
@@ -154,10 +226,11 @@ def _foreign_files(inventory: Any, source: str) -> list[DataFile]:
     return files
 
 
-def _pick(found: list[RecordedData], experiment_id: str, dataset_id: str | None, store: Store) -> RecordedData:
+def _pick(found: list[RecordedData], wanted: DataOptions, store: Store) -> RecordedData:
+    experiment_id, dataset_id = wanted.experiment_id, wanted.dataset_id
     if not found:
         raise UserError(f"experiment {experiment_id} in {store.shown} has no finished run with a data set")
-    chosen = [data for data in found if data.dataset_id.startswith(dataset_id or "")]
+    chosen = [data for data in found if data.ids.dataset_id.startswith(dataset_id or "")]
     if len(chosen) == 1:
         return chosen[0]
     listed = "\n".join(f"  {data}" for data in found)
@@ -168,7 +241,7 @@ def _pick(found: list[RecordedData], experiment_id: str, dataset_id: str | None,
 
 def _files_in(folder: Path) -> tuple[Path, ...]:
     if not folder.is_dir():
-        raise UserError(f"the folder of training data, {folder}, is not there")
+        raise UserError(f"the folder of training data, {folder}, does not exist")
     files = sorted(path for path in folder.iterdir() if path.suffix in DATA_SUFFIXES and path.is_file())
     if not files:
         raise UserError(f"{folder} has no training data (files ending in {', '.join(DATA_SUFFIXES)})")
@@ -178,7 +251,7 @@ def _files_in(folder: Path) -> tuple[Path, ...]:
 def _checked_files(folder: Path, recorded: RecordedData) -> tuple[Path, ...]:
     """The recorded files, all of which must be in the folder; others are named and left alone."""
     if not folder.is_dir():
-        raise UserError(f"the folder of training data, {folder}, is not there")
+        raise UserError(f"the folder of training data, {folder}, does not exist")
     missing, differing = [], []
     for file in recorded.files:
         path = folder / file.name
@@ -189,7 +262,7 @@ def _checked_files(folder: Path, recorded: RecordedData) -> tuple[Path, ...]:
         elif file.sha256 and sha256_file(path) != file.sha256:
             differing.append(f"{file.name} (another sha256)")
     if missing or differing:
-        whole = f"{len(recorded.files)} files that MLflow has on record for data set {recorded.dataset_id}"
+        whole = f"{len(recorded.files)} files that MLflow has on record for data set {recorded.ids.dataset_id}"
         lines = [f"{folder} does not hold the {whole}:"]
         lines += _listed("missing", missing) + _listed("different", differing)
         raise UserError("\n".join(lines))

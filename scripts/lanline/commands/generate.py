@@ -1,4 +1,4 @@
-"""``generate``: a data set outside the workflow, with the same functions as the workflow's rules."""
+"""``lanline generate`` (also ``generate``): a data set outside the workflow, by the stages of the workflow's rules."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ from lanline.commands.options import (
     LogLevel,
     MlflowOn,
     RunName,
+    TrackingOptions,
     TrackingUri,
     app,
     available_cores,
     command,
 )
 
-main = app()
 
-
-@main.command()
 def generate(
     output: Annotated[Path, typer.Option(help="Folder for the files.")],
     config_path: Annotated[
@@ -45,23 +43,21 @@ def generate(
 ) -> None:
     """Make a data set of one model: shards, their inventory, and with MLflow the run that training commands find.
 
-    The same configuration and seed give the same bytes; a larger --n-files adds files to those that are there.
+    The same configuration and seed give the same bytes; a larger --n-files adds files to those that exist.
     """
     with command(log_level):
-        from lanline.commands.generating import Request, run_generation
+        from lanline.commands.generating import read_config, run_generation
 
-        run_generation(
-            Request(
-                output=output,
-                config_path=config_path,
-                n_files=n_files,
-                seed=seed,
-                cores=cores or available_cores(),
-                mlflow_on=mlflow_on,
-                tracking_uri=mlflow_tracking_uri,
-                artifact_location=mlflow_artifact_location,
-                experiment_name=mlflow_experiment_name,
-                run_name=mlflow_run_name,
-            ),
-            dry_run,
+        tracking = TrackingOptions(
+            on=mlflow_on,
+            uri=mlflow_tracking_uri,
+            artifact_location=mlflow_artifact_location,
+            experiment=mlflow_experiment_name,
+            run_name=mlflow_run_name,
         )
+        config = read_config(config_path, n_files, seed, tracking)
+        run_generation(config, output, cores or available_cores(), mlflow_run_name, dry_run)
+
+
+main = app()
+main.command()(generate)

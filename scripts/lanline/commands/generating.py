@@ -1,117 +1,84 @@
-"""From the options of ``generate`` to the stages that the workflow's rules run too."""
+"""`lanline generate`: from a configuration and the options to the stages that the workflow's rules run too."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lanline.commands.foreign_config import SsmsFile, check, is_foreign
-from lanline.commands.options import note_unused_tracking_options
+from lanline.commands.options import TrackingOptions
 from lanline.config import Config, parse_config
-from lanline.data_stages import opened, record_lineage
-from lanline.dataset.generate import generate_shards, is_whole
-from lanline.dataset.inventory import lineage_id
 from lanline.dataset.rows import block_rows
 from lanline.engines import resolve_engine
 from lanline.errors import UserError
 from lanline.files import read_yaml
 from lanline.logs import say
-from lanline.paths import INVENTORY, record_file
-from lanline.sidecars import Experiments, ShardRecord
-from lanline.tracking.mlflow.store import experiment_name, store_of
-
-DATASET, REPORT = "dataset.json", "report"
-
-
-@dataclass(frozen=True)
-class Request:
-    """The options of ``generate``; see `lanline.commands.generate`."""
-
-    output: Path
-    config_path: Path | None
-    n_files: int | None
-    seed: int | None
-    cores: int
-    mlflow_on: bool
-    tracking_uri: str | None
-    artifact_location: str | None
-    experiment_name: str | None
-    run_name: str | None
+from lanline.paths import DataFolder
+from lanline.stages.generate_shards import ShardsRequest, generate_shards, missing_shards
+from lanline.stages.open_experiments import find_or_create
+from lanline.stages.record_lineage import LineageRequest, record_lineage
+from lanline.tracking.mlflow.store import experiment_name
 
 
-def run_generation(request: Request, dry_run: bool) -> None:
-    """Make the data set, or with ``dry_run`` one block of its rows in memory.
+def run_generation(config: Config, output: Path, cores: int, run_name: str | None, dry_run: bool) -> None:
+    """Make a data set in a folder, or with ``dry_run`` one block of its rows in memory.
+
+    Args:
+        config: with one model.
+        output: the folder.
+        cores: files that are made at once.
+        run_name: of the data set's run in MLflow; default: from model and data set.
+        dry_run: whether to check everything and write nothing.
 
     Raises:
-        UserError: the configuration has mistakes or several models, or ``output`` holds another data set.
+        UserError: ``output`` holds another data set.
     """
-    config = _read_config(request)
-    model, folder = config.models[0].name, request.output
-    n_files = request.n_files or config.data.shards
-    config = config.model_copy(update={"data": config.data.model_copy(update={"shards": n_files})})
-    engine = resolve_engine(config.model(model), config.data)
-    missing = [index for index in range(n_files) if not _is_there(folder, index, config, model)]
+    model, n_files = config.models[0].name, config.data.shards
+    paths = DataFolder(config.name, output)
+    request = ShardsRequest(config, model, range(n_files), paths, cores)
+    engine, missing = resolve_engine(config.model(model), config.data), missing_shards(request)
     if dry_run:
         block_rows(config.model(model), config.data, config.seed, 0, 0)
         say(
             f"dry run: {n_files} files of {model} with {config.data.rows_per_shard:,} rows each (engine {engine}) "
-            f"in {folder}, {n_files - len(missing)} of them there; nothing was written"
+            f"in {output}, of which {n_files - len(missing)} exist; nothing was written"
         )
         return
-    name = experiment_name(request.experiment_name, config.mlflow_experiment_name, f"{model}-data-generation")
-    [experiment] = opened(config, [name])
-    generate_shards(config, model, folder, missing, request.cores)
-    store = store_of(config)
-    dataset = record_lineage(
-        config,
-        model,
-        [ShardRecord.read(folder / record_file(index)) for index in range(n_files)],
-        Experiments(tracking_uri=store.shown if store else None, data_generation=experiment, training=experiment),
-        folder,
-        folder / INVENTORY,
-        folder / REPORT,
-        request.run_name,
-    )
-    dataset.write(folder / DATASET)
+    name = experiment_name(None, config.mlflow_experiment_name, f"{model}-data-generation")
+    find_or_create(config, [name])  # that the store is unreachable is better known before anything is made
+    generate_shards(request)
+    dataset = record_lineage(LineageRequest(config, model, paths, name, run_name))
     where = f", in MLflow experiment {dataset.experiment_id} ({name})" if dataset.experiment_id else ""
-    say(f"{folder}: data set {dataset.dataset_id}{where}")
+    say(f"{output}: data set {dataset.dataset_id}{where}")
 
 
-def _read_config(request: Request) -> Config:
-    source = str(request.config_path) if request.config_path else "lanline's default configuration"
-    values: dict[str, Any] = read_yaml(request.config_path) if request.config_path else {"models": ["ddm"]}
+def read_config(path: Path | None, n_files: int | None, seed: int | None, tracking: TrackingOptions) -> Config:
+    """The configuration of one model's data: of a file, lanline's or ssm-simulators', or lanline's defaults for ddm.
+
+    Args:
+        path: the file.
+        n_files: number of shards; default: the file's.
+        seed: of the data; default: the file's.
+        tracking: the options for MLflow.
+
+    Raises:
+        UserError: the file has mistakes, or several models.
+    """
+    source = str(path) if path else "lanline's default configuration"
+    values: dict[str, Any] = read_yaml(path) if path else {"models": ["ddm"]}
     if is_foreign(values):
         file = check(SsmsFile, values, source)
         values = {"models": [file.MODEL], "data": file.data()}
-    given = {"uri": request.tracking_uri, "artifact_location": request.artifact_location}
-    tracked = bool(request.mlflow_on or request.run_name or values.get("mlflow_tracking"))
-    note_unused_tracking_options(tracked, **given)
-    values = {
-        "name": "generate",
-        **values,
-        "mlflow_tracking": tracked,
-        "tracking": {**(values.get("tracking") or {}), **{key: value for key, value in given.items() if value}},
-        **({} if request.seed is None else {"seed": request.seed}),
-    }
-    config = parse_config(values, source)
+    options = tracking.configure(values)
+    if tracking.experiment:
+        options["mlflow_experiment_name"] = tracking.experiment
+    if seed is not None:
+        options["seed"] = seed
+    config = parse_config({"name": "generate", **values, **options}, source)
     if len(config.models) != 1:
         names = ", ".join(entry.name for entry in config.models)
-        raise UserError(f"{source} has several models ({names}): `generate` makes data of one, the workflow of all")
-    return config
-
-
-def _is_there(folder: Path, index: int, config: Config, model: str) -> bool:
-    """Whether a shard of this very recipe is there.
-
-    Raises:
-        UserError: there is one of another recipe.
-    """
-    record = folder / record_file(index)
-    if not record.exists():
-        return False
-    if ShardRecord.read(record).lineage_id != lineage_id(config.data_recipe(model)):
         raise UserError(
-            f"{folder} holds data that were made with other settings or another seed: choose another --output"
+            f"{source} has several models ({names}): `lanline generate` supports one; use the workflow for several"
         )
-    return is_whole(folder, index)
+    data = config.data.model_copy(update={"shards": n_files or config.data.shards})
+    return config.model_copy(update={"data": data})

@@ -1,4 +1,4 @@
-"""``lanline``: a quick look at models, where a network came from, and what moves and tidies records of runs."""
+"""``lanline``: data and networks outside the workflow, a look at models, where a network came from, records of runs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lanline.commands.generate import generate
 from lanline.commands.options import app, command
+from lanline.commands.train import HELP, train
 
 if TYPE_CHECKING:
     from lanline.tracking.mlflow.store import Store
 
 main = app()
 main.callback(no_args_is_help=True)(lambda: None)
+main.command()(generate)
+main.command(help=HELP.format(framework=", in PyTorch or in JAX"))(train)
 
 Uri = Annotated[
     str | None,
@@ -24,7 +28,7 @@ Uri = Annotated[
         help="MLflow store. Default: that of --config, then MLFLOW_TRACKING_URI, then sqlite:///mlflow.db.",
     ),
 ]
-Config = Annotated[
+ConfigFiles = Annotated[
     list[Path],
     typer.Option(default_factory=list, show_default=False, help="As Snakemake's --configfile; may be repeated."),
 ]
@@ -76,7 +80,7 @@ def lineage(
     target: Annotated[str, typer.Argument(help="Folder of a network, ONNX file, or MLflow run id.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print everything that is known, as JSON.")] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Hash every file anew; exit with 1 if something changed.")
+        bool, typer.Option("--verify", help="Hash every file again; exit with 1 if something changed.")
     ] = False,
     uri: Annotated[
         str | None, typer.Option(metavar="URI", help="MLflow store. Default: that of the run, then the usual one.")
@@ -91,7 +95,7 @@ def lineage(
 
 
 @main.command()
-def ui(config: Config, port: int = 5000, uri: Uri = None) -> None:
+def ui(config: ConfigFiles, port: int = 5000, uri: Uri = None) -> None:
     """Open the recorded runs in the browser, on this machine only."""
     with command():
         from lanline.errors import UserError
@@ -106,37 +110,37 @@ def ui(config: Config, port: int = 5000, uri: Uri = None) -> None:
 
 
 @main.command()
-def sync(config: Config, root: Root = Path("reports"), uri: Uri = None) -> None:
-    """Bring what MLflow missed into it."""
+def sync(config: ConfigFiles, root: Root = Path("reports"), uri: Uri = None) -> None:
+    """Sync to MLflow what it missed."""
     with command():
         from lanline.errors import UserError
         from lanline.tracking.mlflow import sync as spool
 
         if not root.is_dir():
-            raise UserError(f"the folder with the reports of runs, {root}, is not there")
-        print("\n".join(spool.sync(root, _store(uri, config)) or [f"MLflow has everything of {root}"]))
+            raise UserError(f"the folder with the reports of runs, {root}, does not exist")
+        print("\n".join(spool.sync(root, _store(uri, config)) or [f"{root} is fully synced"]))
 
 
 @main.command()
 def running(root: Annotated[Path, typer.Argument(help="Folder to look in.")] = Path()) -> None:
-    """Fail, naming them, if runs or a workflow are going on."""
+    """Fail, naming them, if runs or a workflow are still active."""
     with command():
         from lanline.cluster.folder import refuse_beside_another
         from lanline.errors import UserError
         from lanline.tracking.mlflow.sync import alive_runs
 
         if alive := alive_runs(root):
-            raise UserError("runs are going on:\n" + "\n".join(map(str, alive)))
+            raise UserError("runs are still active:\n" + "\n".join(map(str, alive)))
         refuse_beside_another(root)
 
 
 @main.command()
 def migrate(
     source: Annotated[Path, typer.Argument(help="Folder of the file store, e.g. mlruns.")],
-    config: Config,
+    config: ConfigFiles,
     uri: Uri = None,
 ) -> None:
-    """Bring an old file store into SQLite."""
+    """Copy an old file store into SQLite."""
     with command():
         from lanline.tracking.admin import migrate as migration
 
@@ -144,11 +148,11 @@ def migrate(
         to_settings = (settings.get("uri"), settings.get("artifact_location"))
         store = _store(uri, config) if uri else migration.target(*to_settings)
         counts = ", ".join(f"{count} {what}" for what, count in migration.migrate(source, store).items())
-        print(f"{counts} are in {store.shown} now; {source} was left as it is")
+        print(f"{counts} are in {store.shown} now; {source} is unchanged")
 
 
 @main.command("export")
-def export_run(run_id: str, archive: Path, config: Config, uri: Uri = None) -> None:
+def export_run(run_id: str, archive: Path, config: ConfigFiles, uri: Uri = None) -> None:
     """Write a run and its data set's run to one archive."""
     with command():
         from lanline.tracking.admin import archive as transfer
@@ -157,7 +161,7 @@ def export_run(run_id: str, archive: Path, config: Config, uri: Uri = None) -> N
 
 
 @main.command("import")
-def import_archive(archive: Path, config: Config, uri: Uri = None) -> None:
+def import_archive(archive: Path, config: ConfigFiles, uri: Uri = None) -> None:
     """Put the runs of an archive into the store."""
     with command():
         from lanline.tracking.admin import archive as transfer
@@ -169,7 +173,7 @@ def import_archive(archive: Path, config: Config, uri: Uri = None) -> None:
 @main.command()
 def prune(
     experiment: str,
-    config: Config,
+    config: ConfigFiles,
     older_than: Annotated[
         str | None, typer.Option(metavar="AGE", help="E.g. 12h, 30d or 8w. Default: all runs, and then the experiment.")
     ] = None,
@@ -207,7 +211,7 @@ def prune(
 @main.command()
 def promote(
     name: Annotated[str, typer.Argument(help="Model and network type, e.g. ddm-lan.")],
-    config: Config,
+    config: ConfigFiles,
     version: Annotated[int | None, typer.Option(help="Default: the candidate.")] = None,
     uri: Uri = None,
 ) -> None:
@@ -220,12 +224,12 @@ def promote(
 
 @main.command("slurm-profile")
 def slurm_profile(path: Annotated[Path, typer.Argument(help="To write.")] = Path("profiles/site/config.yaml")) -> None:
-    """Ask SLURM what there is, and write a profile for this cluster."""
+    """Ask SLURM for its partitions, and write a profile for this cluster."""
     with command():
         from lanline.cluster.site import write_profile
 
         found = write_profile(path)
-        print(f"{path}: {len(found)} partition(s) looked at. Read it, then: snakemake --profile {path.parent}")
+        print(f"{path}: {len(found)} partition(s) considered. Read it, then: snakemake --profile {path.parent}")
 
 
 @main.command("slurm-cancel")
@@ -242,7 +246,7 @@ def _agreed(question: str) -> bool:
     try:
         return input(f"{question} [y/N] ") == "y"
     except EOFError:
-        print("\nnobody answers, so nothing is removed; --yes (with make: YES=1) does not ask")
+        print("\nno input available; nothing removed (--yes, or with make YES=1, does not ask)")
         return False
 
 

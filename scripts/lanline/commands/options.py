@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -61,6 +62,38 @@ def app() -> typer.Typer:
     return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
+@dataclass(frozen=True)
+class TrackingOptions:
+    """The options for MLflow of `lanline train` and `lanline generate`.
+
+    Attributes:
+        on: whether the run is recorded in MLflow; a run's name or id, or an experiment with data, switch it on too.
+        uri: of the store.
+        artifact_location: root for the artifacts of a new experiment.
+        experiment: name of the experiment.
+        run_name: name of the run.
+        run_id: an unfinished run to resume.
+    """
+
+    on: bool = False
+    uri: str | None = None
+    artifact_location: str | None = None
+    experiment: str | None = None
+    run_name: str | None = None
+    run_id: str | None = None
+
+    def configure(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The keys ``mlflow_tracking`` and ``tracking`` of a configuration, with the options put into ``values``."""
+        tracked = bool(self.on or self.run_name or self.run_id or values.get("mlflow_tracking"))
+        given = {"uri": self.uri, "artifact_location": self.artifact_location}
+        given = {key: value for key, value in given.items() if value}
+        if given and not tracked:
+            from lanline.logs import say
+
+            say("MLflow tracking is off, so its URI and artifact location are not used; --mlflow-on switches it on")
+        return {"mlflow_tracking": tracked, "tracking": {**(values.get("tracking") or {}), **given}}
+
+
 @contextmanager
 def command(log_level: str = "WARNING") -> Iterator[None]:
     """A command's body: a user's mistake ends it with one message and exit code 1."""
@@ -74,14 +107,6 @@ def command(log_level: str = "WARNING") -> Iterator[None]:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
-
-
-def note_unused_tracking_options(tracking: bool, uri: str | None, artifact_location: str | None) -> None:
-    """Say so when a store is named but nothing goes there."""
-    from lanline.logs import say
-
-    if not tracking and (uri or artifact_location):
-        say("MLflow tracking is off, so its URI and artifact location are not used; --mlflow-on switches it on")
 
 
 def wide_console() -> Console:

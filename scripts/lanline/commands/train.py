@@ -1,9 +1,14 @@
-"""``jaxtrain`` and ``torchtrain``: one network from a folder of training data, with or without MLflow."""
+"""``lanline train``: one network from a folder of training data, with or without MLflow.
+
+``jaxtrain`` and ``torchtrain``, LANfactory's names, are the same command for one framework.
+"""
 
 from __future__ import annotations
 
+import inspect
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -13,13 +18,14 @@ from lanline.commands.options import (
     LogLevel,
     MlflowOn,
     RunName,
+    TrackingOptions,
     TrackingUri,
     app,
     available_cores,
     command,
 )
 
-HELP = """Train a likelihood network in {framework}.
+HELP = """Train a likelihood network{framework}.
 
 The data: --training-data-folder alone (traditional mode), --data-generation-experiment-id alone (MLflow-first: MLflow
 names the folder), or both (validation mode: the folder is compared with MLflow's record). Files are lanline's shards
@@ -27,74 +33,78 @@ or ssm-simulators' pickles.
 """
 
 
-def _application(framework: Literal["torch", "jax"]) -> typer.Typer:
+def train(
+    framework: Annotated[Literal["torch", "jax"], typer.Option(help="PyTorch or JAX.")],
+    networks_path_base: Annotated[
+        Path, typer.Option(help="Folder for networks; they go to <base>/<network type>/<model>/.")
+    ],
+    config_path: Annotated[
+        Path | None, typer.Option(help="YAML file, LANfactory's or lanline's. Default: lanline's defaults.")
+    ] = None,
+    training_data_folder: Annotated[Path | None, typer.Option(help="Folder of the training data.")] = None,
+    network_id: Annotated[int, typer.Option(help="Which of the file's networks, counted from 0.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of initial weights and row order. Default: the file's, then 1.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Cores to use. Default: all.")] = None,
+    dl_workers: Annotated[
+        int | None, typer.Option(help="Accepted for LANfactory's sake: lanline reads ahead in one thread.")
+    ] = None,
+    export_onnx: Annotated[bool, typer.Option(help="Whether to keep the network as model.onnx.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything; train and write nothing.")] = False,
+    mlflow_on: MlflowOn = False,
+    mlflow_tracking_uri: TrackingUri = None,
+    mlflow_artifact_location: ArtifactLocation = None,
+    mlflow_experiment_name: ExperimentName = None,
+    mlflow_run_name: RunName = None,
+    mlflow_run_id: Annotated[
+        str | None, typer.Option(help="Resume an unfinished MLflow run; switches tracking on.")
+    ] = None,
+    data_generation_experiment_id: Annotated[
+        str | None, typer.Option(help="MLflow experiment with the data's record; switches tracking on.")
+    ] = None,
+    dataset_id: Annotated[
+        str | None, typer.Option(help="Which data set of that experiment, if it has several.")
+    ] = None,
+    log_level: LogLevel = "WARNING",
+) -> None:
+    with command(log_level):
+        from lanline.commands.data_source import DataOptions
+        from lanline.commands.training import Output, run_training
+        from lanline.commands.training_plan import read_plan
+        from lanline.logs import say
+
+        if dl_workers is not None:
+            say(f"--dl-workers {dl_workers} has no effect: lanline reads ahead in one thread (see also --threads)")
+        run_training(
+            read_plan(config_path, framework, network_id, seed),
+            DataOptions(training_data_folder, data_generation_experiment_id, dataset_id),
+            TrackingOptions(
+                on=mlflow_on or data_generation_experiment_id is not None,
+                uri=mlflow_tracking_uri,
+                artifact_location=mlflow_artifact_location,
+                experiment=mlflow_experiment_name,
+                run_name=mlflow_run_name,
+                run_id=mlflow_run_id,
+            ),
+            Output(networks_path_base, threads or available_cores(), export_onnx),
+            dry_run,
+        )
+
+
+def _for_framework(framework: Literal["torch", "jax"]) -> typer.Typer:
+    """`train` without its option --framework."""
+    options = inspect.signature(train, eval_str=True).parameters.values()
+
+    @wraps(train)
+    def alias(**given: Any) -> None:
+        train(framework=framework, **given)
+
+    alias.__signature__ = inspect.Signature([option for option in options if option.name != "framework"])  # type: ignore[attr-defined]
     application = app()
-
-    @application.command(help=HELP.format(framework={"torch": "PyTorch", "jax": "JAX"}[framework]))
-    def train(
-        networks_path_base: Annotated[
-            Path, typer.Option(help="Folder for networks; they go to <base>/<network type>/<model>/.")
-        ],
-        config_path: Annotated[
-            Path | None, typer.Option(help="YAML file, LANfactory's or lanline's. Default: lanline's defaults.")
-        ] = None,
-        training_data_folder: Annotated[Path | None, typer.Option(help="Folder of the training data.")] = None,
-        network_id: Annotated[int, typer.Option(help="Which of the file's networks, counted from 0.")] = 0,
-        seed: Annotated[
-            int | None, typer.Option(min=0, help="Of initial weights and row order. Default: the file's, then 1.")
-        ] = None,
-        threads: Annotated[int | None, typer.Option(min=1, help="Cores to use. Default: all.")] = None,
-        dl_workers: Annotated[
-            int | None, typer.Option(help="Accepted for LANfactory's sake: lanline reads ahead in one thread.")
-        ] = None,
-        export_onnx: Annotated[bool, typer.Option(help="Whether to keep the network as model.onnx.")] = True,
-        dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything; train and write nothing.")] = False,
-        mlflow_on: MlflowOn = False,
-        mlflow_tracking_uri: TrackingUri = None,
-        mlflow_artifact_location: ArtifactLocation = None,
-        mlflow_experiment_name: ExperimentName = None,
-        mlflow_run_name: RunName = None,
-        mlflow_run_id: Annotated[
-            str | None, typer.Option(help="Go on with an unfinished MLflow run; switches tracking on.")
-        ] = None,
-        data_generation_experiment_id: Annotated[
-            str | None, typer.Option(help="MLflow experiment with the data's record; switches tracking on.")
-        ] = None,
-        dataset_id: Annotated[
-            str | None, typer.Option(help="Which data set of that experiment, if it has several.")
-        ] = None,
-        log_level: LogLevel = "WARNING",
-    ) -> None:
-        with command(log_level):
-            from lanline.commands.training import Request, run_training
-            from lanline.logs import say
-
-            if dl_workers is not None:
-                say(f"--dl-workers {dl_workers} has no effect: lanline reads ahead in one thread (see also --threads)")
-            run_training(
-                Request(
-                    framework=framework,
-                    networks_path_base=networks_path_base,
-                    config_path=config_path,
-                    training_data_folder=training_data_folder,
-                    network_id=network_id,
-                    seed=seed,
-                    threads=threads or available_cores(),
-                    export_onnx=export_onnx,
-                    mlflow_on=mlflow_on,
-                    tracking_uri=mlflow_tracking_uri,
-                    artifact_location=mlflow_artifact_location,
-                    experiment_name=mlflow_experiment_name,
-                    run_name=mlflow_run_name,
-                    run_id=mlflow_run_id,
-                    data_generation_experiment_id=data_generation_experiment_id,
-                    dataset_id=dataset_id,
-                ),
-                dry_run,
-            )
-
+    application.command(help=HELP.format(framework={"torch": " in PyTorch", "jax": " in JAX"}[framework]))(alias)
     return application
 
 
-jaxtrain = _application("jax")
-torchtrain = _application("torch")
+jaxtrain = _for_framework("jax")
+torchtrain = _for_framework("torch")

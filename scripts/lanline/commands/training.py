@@ -1,134 +1,114 @@
-"""From the options of ``jaxtrain`` and ``torchtrain`` to the task that the workflow's rules have too."""
+"""`lanline train`: from a configuration, data and options to the stage that the workflow's rules run."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lanline.commands.data_source import Source, find_data
-from lanline.commands.options import note_unused_tracking_options
-from lanline.commands.training_plan import Plan, read_plan
-from lanline.config import Config, Framework
-from lanline.dataset.foreign import SUFFIXES, as_shard, model_of
-from lanline.dataset.inventory import ID_DIGITS, TrackedFile, lineage_id
+from lanline.commands.data_source import DataOptions, Source, find_data
+from lanline.commands.options import TrackingOptions
+from lanline.commands.training_plan import Plan
+from lanline.config import Config
+from lanline.dataset.foreign import as_shard
 from lanline.dataset.shards import read_origin
 from lanline.errors import UserError
-from lanline.files import sha256_file, sha256_json
+from lanline.files import sha256_json
 from lanline.lineage.records import unfinished_run
 from lanline.logs import say
 from lanline.networks.specification import make_spec
 from lanline.paths import NetworkBase, run_name
-from lanline.sidecars import Dataset, Experiment, Experiments
-from lanline.tracking.mlflow.store import Store, connect, experiment_name, resolve_store
+from lanline.stages.train_network import Recording, TrainingData, TrainingRequest, train_network
+from lanline.tracking.mlflow.store import connect, experiment_name, resolve_store
 from lanline.training.reader import pieces_of
-from lanline.training_stage import TrainingTask, train_network
 
 # Sections of a configuration that say how a workflow makes and judges data; a command is given its data.
 LEFT_OUT = frozenset({"seed", "data", "evaluation"})
-NOT_RECIPE = ("params", "all_bounds", "used_engine", "shard")  # what a shard's header has beside its recipe
 
 
 @dataclass(frozen=True)
-class Request:
-    """The options of a training command; see `lanline.commands.train`."""
+class Output:
+    """Where a command's network goes, and how it is made.
 
-    framework: Framework
-    networks_path_base: Path
-    config_path: Path | None
-    training_data_folder: Path | None
-    network_id: int
-    seed: int | None
+    Attributes:
+        base: folder for networks: they go to ``<base>/<network type>/<model>/``.
+        threads: cores to use.
+        export_onnx: whether to keep the ONNX file.
+    """
+
+    base: Path
     threads: int
     export_onnx: bool
-    mlflow_on: bool
-    tracking_uri: str | None
-    artifact_location: str | None
-    experiment_name: str | None
-    run_name: str | None
-    run_id: str | None
-    data_generation_experiment_id: str | None
-    dataset_id: str | None
 
 
-def run_training(request: Request, dry_run: bool) -> None:
+def run_training(plan: Plan, wanted: DataOptions, tracking: TrackingOptions, output: Output, dry_run: bool) -> None:
     """Train the network that was asked for, or with ``dry_run`` only check that it could be.
 
     Raises:
         UserError: as the stages do.
     """
-    plan = read_plan(request.config_path, request.framework, request.network_id, request.seed)
-    asked = request.mlflow_on or request.run_name or request.run_id or request.data_generation_experiment_id
-    tracked = bool(asked or plan.values.get("mlflow_tracking"))
-    given = {"uri": request.tracking_uri, "artifact_location": request.artifact_location}
-    note_unused_tracking_options(tracked, **given)
-    tracking = {**plan.tracking, **{key: value for key, value in given.items() if value}}
-    store = resolve_store(tracking.get("uri"), tracking.get("artifact_location")) if tracked else None
-    if request.run_id:
-        unfinished_run(connect(store), store, request.run_id)  # a mistake is better known before anything is written
-    folder = request.training_data_folder
-    if folder is None and request.data_generation_experiment_id is None:
-        folder = plan.data_folder
-    source = find_data(folder, request.data_generation_experiment_id, request.dataset_id, store)
-    recorded = source.recorded
-    model = plan.model((recorded and recorded.model) or model_of(source.files[0]))
-    configured = plan.values.get("mlflow_experiment_name")
-    experiment = experiment_name(request.experiment_name, configured, f"{model}-training")
-    config = plan.config(model, tracked, experiment, tracking)
+    options = tracking.configure(plan.values)
+    settings = options["tracking"]
+    tracked = options["mlflow_tracking"]
+    store = resolve_store(settings.get("uri"), settings.get("artifact_location")) if tracked else None
+    if store and tracking.run_id:  # a mistake is better known before anything is written
+        unfinished_run(connect(store), store, tracking.run_id)
+    if wanted.folder is None and wanted.experiment_id is None:
+        wanted = replace(wanted, folder=plan.data_folder)
+    source = find_data(wanted, store)
+    model = plan.model(source.model)
+    experiment = experiment_name(tracking.experiment, plan.values.get("mlflow_experiment_name"), f"{model}-training")
+    config = plan.config(model, {**options, "mlflow_experiment_name": experiment})
+    recording = Recording(experiment, tracking.run_name, tracking.run_id, LEFT_OUT)
     if dry_run:
         with tempfile.TemporaryDirectory() as scratch:
-            _describe(_make_task(request, plan, config, source, store, Path(scratch), every_file=False), config)
+            output = replace(output, base=Path(scratch))
+            _describe(training_request(plan, config, source, recording, output, every_file=False))
         return
-    task = _make_task(request, plan, config, source, store, request.networks_path_base, every_file=True)
-    train_network(config, task)
-    say(f"{task.run}: files in {task.paths.network_folder(task.run)}")
+    request = training_request(plan, config, source, recording, output, every_file=True)
+    train_network(request)
+    say(f"{request.run}: files in {request.paths.network_folder(request.run)}")
 
 
-def _make_task(
-    request: Request, plan: Plan, config: Config, source: Source, store: Store | None, base: Path, every_file: bool
-) -> TrainingTask:
-    """The task, with pickles turned into shards (``every_file=False``: two of them, to see whether they can be)."""
-    network, (model,) = config.networks[plan.network], [entry.name for entry in config.models]
+def training_request(
+    plan: Plan, config: Config, source: Source, recording: Recording, output: Output, every_file: bool
+) -> TrainingRequest:
+    """The request, with pickles turned into shards (``every_file=False``: two of them, to see whether they can be).
+
+    Raises:
+        UserError: there are fewer than two files, one cannot be read, or is of another model.
+    """
+    network, model = config.networks[plan.network], config.models[0].name
     spec = make_spec(network, config.model(model))
     training, validation = plan.split(source.files, config.data)
     used = sorted([*training, *validation])
-    recorded = source.recorded
-    ids = (recorded.dataset_id, recorded.lineage_id) if recorded else content_ids(used)
+    ids = source.ids(used)
     identity = {
         "network": network.model_dump(mode="json", exclude={"training"}),
         "training": config.training_of(network.name).model_dump(mode="json", exclude={"frameworks", "seeds"}),
-        "dataset_id": ids[0],
+        "dataset_id": ids.dataset_id,
         "files": [[path.name for path in files] for files in (training, validation)],
     }
     # Part of the name, so that other settings never overwrite a network, and the same ones find their checkpoint.
-    run = f"{run_name(model, network.name, request.framework, plan.seed)}-{sha256_json(identity)[:8]}"
-    paths = NetworkBase(run, base / network.network_type / model)
+    run = f"{run_name(model, network.name, plan.framework, plan.seed)}-{sha256_json(identity)[:8]}"
+    paths = NetworkBase(run, output.base / network.network_type / model)
     opened = used if every_file else [training[0], validation[0]]
     shards = [as_shard(path, paths.converted(run), spec.network_type, spec.params) for path in opened]
     _check_models(shards, model)
     rows = sum(len(piece) for piece in pieces_of(shards, spec))
-    dataset = _dataset(source, model, ids, len(used), rows, store)
-    return TrainingTask(
+    return TrainingRequest(
+        config=config,
         run=run,
         model=model,
         network=network.name,
-        framework=request.framework,
+        framework=plan.framework,
         seed=plan.seed,
-        training_files=training,
-        validation_files=validation,
-        dataset=dataset,
-        experiments=Experiments(
-            tracking_uri=store.shown if store else None,
-            data_generation=Experiment(name=dataset.experiment_name, experiment_id=dataset.experiment_id),
-            training=Experiment(name=config.mlflow_experiment_name, experiment_id=None),
-        ),
+        data=TrainingData(training, validation, source.dataset(model, ids, len(used), rows)),
         paths=paths,
-        threads=request.threads,
-        title=request.run_name,
-        mlflow_run_id=request.run_id,
-        export_onnx=request.export_onnx,
-        left_out=LEFT_OUT,
+        recording=recording,
+        threads=output.threads,
+        export_onnx=output.export_onnx,
     )
 
 
@@ -139,46 +119,13 @@ def _check_models(shards: Sequence[Path], model: str) -> None:
             raise UserError(f"{path.name} holds data of {found}, expected {model}")
 
 
-def _dataset(source: Source, model: str, ids: tuple[str, str], files: int, rows: int, store: Store | None) -> Dataset:
-    recorded = source.recorded
-    return Dataset(
-        model=model,
-        dataset_id=ids[0],
-        lineage_id=ids[1],
-        folder=str(source.folder),
-        files=files,
-        rows=rows,
-        tracking_uri=store.shown if recorded else None,
-        experiment_id=recorded.experiment_id if recorded else None,
-        experiment_name="",
-        run_id=recorded.run.run_id if recorded else None,
-        tracking_key=recorded.run.key if recorded else None,
-    )
-
-
-def content_ids(files: Sequence[Path]) -> tuple[str, str]:
-    """Data set and lineage id of files without a record; for lanline's shards the ones that their record would have."""
-    digests = {path.name: sha256_file(path) for path in files}
-    if any(path.suffix in SUFFIXES for path in files):
-        dataset_id = sha256_json(digests)[:ID_DIGITS]
-        return dataset_id, dataset_id
-    tracked, lineages = [], set()
-    for path in files:
-        origin = read_origin(path)
-        rows = origin["thetas_per_shard"] * origin["rows_per_theta"]
-        tracked.append(TrackedFile(path.name, path.stat().st_size, rows, digests[path.name], origin["seed"]))
-        lineages.add(lineage_id({key: value for key, value in origin.items() if key not in NOT_RECIPE}))
-    dataset_id = sha256_json([asdict(file) for file in tracked])[:ID_DIGITS]
-    return dataset_id, lineages.pop() if len(lineages) == 1 else dataset_id
-
-
-def _describe(task: TrainingTask, config: Config) -> None:
-    network, settings = config.network(task.network), config.training_of(task.network)
+def _describe(request: TrainingRequest) -> None:
+    settings, data = request.settings, request.data
+    layers = request.config.network(request.network).hidden_layers
     say(
-        f"dry run: {task.run} would train {network.hidden_layers} with {task.framework} on {settings.device}\n"
-        f"  {len(task.training_files)} files to train on, {len(task.validation_files)} to validate on, "
-        f"in {task.dataset.folder}\n"
-        f"  model {task.model}, data set {task.dataset.dataset_id}\n"
+        f"dry run: {request.run} would train {layers} with {request.framework} on {settings.device}\n"
+        f"  {len(data.training)} files to train on, {len(data.validation)} to validate on, in {data.dataset.folder}\n"
+        f"  model {request.model}, data set {data.dataset.dataset_id}\n"
         f"  {settings.epochs} epochs, batches of {settings.batch_size} rows\n"
         "  nothing was trained or written"
     )

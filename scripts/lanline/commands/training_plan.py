@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from lanline.commands.foreign_config import LanfactoryFile, check, is_foreign
 from lanline.config import Config, Data, Framework, parse_config
 from lanline.errors import UserError
 from lanline.files import read_yaml
-from lanline.training_stage import split_files
+from lanline.stages.train_network import split_files
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Plan:
     """Settings of one training; the model may only be known from the data.
 
     Attributes:
+        framework: torch or jax.
         values: lanline configuration as plain values, without what the options and the data bring.
         source: where they were read, for messages.
         network: index of the network in it.
@@ -33,6 +34,7 @@ class Plan:
         training_share: share of the files to train on, if the file is LANfactory's.
     """
 
+    framework: Framework
     values: dict[str, Any]
     source: str
     network: int
@@ -41,18 +43,16 @@ class Plan:
     data_folder: Path | None = None
     max_files: int | None = None
     training_share: float | None = None
-    tracking: dict[str, Any] = field(default_factory=dict)
 
-    def config(self, model: str, tracked: bool, experiment: str | None, tracking: dict[str, Any]) -> Config:
-        """The checked configuration of the training of one model."""
-        options = {"mlflow_tracking": tracked, "mlflow_experiment_name": experiment, "tracking": tracking}
-        entries = [entry for entry in self.values.get("models", []) if _name(entry) == model] or [model]
-        return parse_config({"name": model, **self.values, "models": entries, **options}, self.source)
+    def config(self, model: str, options: Mapping[str, Any]) -> Config:
+        """The checked configuration of the training of one model, with the keys that ``options`` overrides."""
+        named = {entry if isinstance(entry, str) else entry["name"]: entry for entry in self.values.get("models", [])}
+        return parse_config({"name": model, **self.values, "models": [named.get(model, model)], **options}, self.source)
 
     def model(self, of_data: str | None) -> str:
         """The model to train for, given the one that the data say they are of."""
         if of_data is None and len(self.models) != 1:
-            raise UserError("the data do not say which model they are of: name it in the file of --config-path (MODEL)")
+            raise UserError("the data do not name their model: name it in the file of --config-path (MODEL)")
         if of_data is not None and self.models and of_data not in self.models:
             raise UserError(f"{self.source} is for the model {', '.join(self.models)}, but the data are of {of_data}")
         return of_data or self.models[0]
@@ -65,9 +65,7 @@ class Plan:
         """
         used = sorted(files, key=lambda path: path.name)[: self.max_files]
         if len(used) < 2:
-            raise UserError(
-                f"{len(used)} file of training data: at least two are needed, one to train on and one to validate on"
-            )
+            raise UserError(f"found {len(used)} training file; need at least 2, one to train on and one to validate on")
         if self.training_share is None:
             n_validation = round(data.validation_fraction * len(used))
         else:
@@ -82,14 +80,15 @@ def read_plan(path: Path | None, framework: Framework, network_id: int, seed: in
         UserError: the file cannot be read, has mistakes, or does not have that network.
     """
     if path is None:
-        return _own_plan({}, "lanline's default configuration", network_id, seed)
+        return _own_plan({}, "lanline's default configuration", framework, network_id, seed)
     values = read_yaml(path)
     if not is_foreign(values):
-        return _own_plan(values, str(path), network_id, seed)
+        return _own_plan(values, str(path), framework, network_id, seed)
     file = check(LanfactoryFile, values, str(path))
     network = file.network(network_id)
     device = "gpu" if file.CPU_BATCH_SIZE != file.GPU_BATCH_SIZE and has_gpu(framework) else "cpu"
     return Plan(
+        framework=framework,
         values={"networks": [network], "training": file.training(device)},
         source=str(path),
         network=0,
@@ -101,18 +100,18 @@ def read_plan(path: Path | None, framework: Framework, network_id: int, seed: in
     )
 
 
-def _own_plan(values: dict[str, Any], source: str, network_id: int, seed: int | None) -> Plan:
+def _own_plan(values: dict[str, Any], source: str, framework: Framework, network_id: int, seed: int | None) -> Plan:
     # An overlay need not name models; any registered one stands in for the check.
     config = parse_config({"name": "command", "models": ["ddm_deadline"], **values}, source)
     if not 0 <= network_id < len(config.networks):
         raise UserError(f"--network-id {network_id}: {source} has {len(config.networks)} networks, counted from 0")
     return Plan(
+        framework=framework,
         values=values,
         source=source,
         network=network_id,
         seed=config.training.seeds[0] if seed is None else seed,
         models=tuple(entry.name for entry in config.models) if "models" in values else (),
-        tracking=values.get("tracking") or {},
     )
 
 
@@ -128,7 +127,3 @@ def has_gpu(framework: Framework) -> bool:
     question = "import jax, sys; sys.exit(jax.default_backend() != 'gpu')"
     has_plugin = bool(entry_points(group="jax_plugins"))
     return has_plugin and subprocess.run([sys.executable, "-c", question], capture_output=True).returncode == 0
-
-
-def _name(entry: str | dict[str, Any]) -> str:
-    return entry if isinstance(entry, str) else entry["name"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from lanline.errors import UserError
 from lanline.files import sha256_json
-from lanline.sidecars import ShardRecord
+from lanline.sidecars import ShardSidecar
 
 INVENTORY_VERSION = 1
 ID_DIGITS = 16  # 64 bits: a collision among a million data sets has a chance of 3e-8
@@ -65,7 +65,7 @@ class Inventory:
         return inventory
 
 
-def build_inventory(records: Iterable[ShardRecord]) -> Inventory:
+def build_inventory(records: Iterable[ShardSidecar]) -> Inventory:
     """Inventory of the shards with these records.
 
     Raises:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,32 +14,19 @@ import numpy as np
 
 from lanline.config import Config
 from lanline.dataset.inventory import Inventory, TrackedFile
+from lanline.dataset.made_with import with_versions
+from lanline.dataset.problems import Problem
 from lanline.dataset.reading import open_shard, read_rows
 from lanline.dataset.rows import BLOCK_THETAS, block_rows, n_blocks, shard_shapes
 from lanline.dataset.shards import read_origin
 from lanline.errors import UserError
 from lanline.files import sha256_file
 from lanline.models import Model
-from lanline.sidecars import ShardRecord
 from lanline.theta import bounds_at
-from lanline.versions import version_changes
 
 # Other processors round the last digits of exp and log differently, and float32 keeps seven of them.
 LABEL_TOLERANCE = 1e-3
 CHECKED_ROWS = 200_000  # that are in memory at once
-COMPUTED = ("rows", "labels")  # kinds of problems: values that differ when they are computed again
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong: with which file, and why."""
-
-    file: str
-    kind: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.file}: {self.kind}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -84,38 +71,16 @@ def validate_dataset(
     with ThreadPoolExecutor(threads) as pool:
         for found in pool.map(check, inventory.files):
             problems.extend(found)
-    changes = {file.file: _changes(folder / file.file) for file in inventory.files}
+    told, notes = with_versions(folder, inventory.files, problems)
     return ValidationReport(
         dataset_id=inventory.dataset_id,
         lineage_id=inventory.lineage_id,
         compared_with=compared_with,
         files=len(inventory.files),
         rows=inventory.rows,
-        problems=tuple(_with_reason(problem, changes) for problem in problems),
-        notes=tuple(_notes(changes, {problem.file for problem in problems})),
+        problems=told,
+        notes=notes,
     )
-
-
-def _changes(shard: Path) -> str:
-    """Versions of libraries that a shard was made with and that are others now, by its record; empty without one."""
-    try:
-        return version_changes(ShardRecord.read(shard.with_suffix(".json")).versions)
-    except UserError:  # data can be validated without the records
-        return ""
-
-
-def _with_reason(problem: Problem, changes: Mapping[str, str]) -> Problem:
-    """A problem that libraries may have caused, with their versions."""
-    if problem.kind not in COMPUTED or not changes.get(problem.file):
-        return problem
-    return replace(problem, reason=f"{problem.reason}; made with {changes[problem.file]}")
-
-
-def _notes(changes: Mapping[str, str], wrong: Set[str]) -> Iterator[str]:
-    """Shards that other versions made, and that are the same when computed again."""
-    made = Counter(change for file, change in changes.items() if change and file not in wrong)
-    for change, n in made.items():
-        yield f"{n} shard(s) made with {change}: what was computed again is the same"
 
 
 def _check_file(folder: Path, config: Config, inventory: Inventory, tracked: TrackedFile) -> list[Problem]:

@@ -14,7 +14,17 @@ from lanline.engines.protocol import Densities, Engine
 from lanline.errors import UserError
 from lanline.models import Model
 
-__all__ = ["ENGINES", "Densities", "Engine", "densities", "engines_of", "has_exact", "resolve_engine", "time_limit"]
+__all__ = [
+    "ENGINES",
+    "Densities",
+    "Engine",
+    "densities",
+    "engines_of",
+    "has_exact",
+    "has_response_times",
+    "resolve_engine",
+    "time_limit",
+]
 
 # The most exact one first.
 ENGINES: dict[str, Engine] = {"closed_form": closed_form, "first_passage": first_passage, "simulation": simulation}
@@ -28,6 +38,11 @@ def engines_of(model: Model) -> list[str]:
 def has_exact(model: Model) -> bool:
     """Whether a model has densities without simulation."""
     return engines_of(model)[0] != "simulation"
+
+
+def has_response_times(model: Model) -> bool:
+    """Whether a model is of response times too, and not of the choice alone."""
+    return simulation.covers(model)
 
 
 def resolve_engine(model: Model, data: Data) -> str:

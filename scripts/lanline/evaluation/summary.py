@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from lanline.errors import UserError
 from lanline.networks.artifacts import read_history
-from lanline.sidecars import Run
+from lanline.sidecars import TrainingSidecar
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,14 @@ class NetworkSummary:
     onnx: str
     run_id: str | None
 
+    @property
+    def verdict(self) -> str:
+        return "passed" if self.passed else f"FAILED: {', '.join(self.failed)}"
+
 
 COLUMNS = ("network", "framework", "MAE", "p99", "mass 5-95 %", "gate", "training", "file")
+HTML_COLUMNS = (0, 2, 3, 4, 5)  # half a page wide
+HTML_STYLE = "padding: 2px 10px 2px 0; text-align: left"
 
 
 def read_summaries(runs: Sequence[Path], metrics: Sequence[Path]) -> list[NetworkSummary]:
@@ -59,7 +66,7 @@ def read_summaries(runs: Sequence[Path], metrics: Sequence[Path]) -> list[Networ
     """
     found = []
     for run_path, metrics_path in zip(runs, metrics, strict=True):
-        run = Run.read(run_path)
+        run = TrainingSidecar.read(run_path)
         values = _read_metrics(metrics_path)
         failed = tuple(c["metric"] for c in values["gate"]["criteria"] if not c["passed"])
         summary = NetworkSummary(
@@ -91,17 +98,31 @@ def as_text(summaries: Sequence[NetworkSummary], report: Path) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     rule = "-" * max(map(len, lines))
-    files = [f"  {summary.onnx}" for summary in summaries]
+    files = [f"  {summary.onnx}{'' if summary.passed else '  (FAILED its gate)'}" for summary in summaries]
     steps = _next_steps(summaries, report)
     return "\n".join([lines[0], rule, *lines[1:], rule, "networks, as HSSM loads them:", *files, *steps])
 
 
 def as_markdown(summaries: Sequence[NetworkSummary], report: Path) -> str:
-    """The same as a Markdown page."""
-    lines = [f"| {' | '.join(row)} |" for row in (COLUMNS, *(_cells(summary) for summary in summaries))]
+    """The same as a Markdown page, the networks that failed their gate in bold."""
+    rows = [[cell if summary.passed else f"**{cell}**" for cell in _cells(summary)] for summary in summaries]
+    lines = [f"| {' | '.join(row)} |" for row in (COLUMNS, *rows)]
     rule = "|" + " --- |" * len(COLUMNS)
     steps = [f"- {step}" for step in _next_steps(summaries, report)]
     return "\n".join(["# Networks", "", lines[0], rule, *lines[1:], "", *steps, ""])
+
+
+def as_html(summaries: Sequence[NetworkSummary]) -> str:
+    """The table for the HTML report, which shows it on its first page and as a result of its own."""
+    head = "".join(f'<th style="{HTML_STYLE}">{escape(COLUMNS[column])}</th>' for column in HTML_COLUMNS)
+    lines = []
+    for summary in summaries:
+        colour = "" if summary.passed else "; color: #b00020"
+        row = _cells(summary)
+        cells = [f'<td style="{HTML_STYLE}{colour}">{escape(row[column])}</td>' for column in HTML_COLUMNS]
+        lines.append(f'<tr title="{escape(summary.onnx)}">{"".join(cells)}</tr>')
+    style = "font: 13px sans-serif; border-collapse: collapse; margin: 1em 0"
+    return "\n".join([f'<table style="{style}">', f"<tr>{head}</tr>", *lines, "</table>", ""])
 
 
 def as_json(summaries: Sequence[NetworkSummary]) -> dict[str, Any]:
@@ -116,7 +137,7 @@ def _cells(summary: NetworkSummary) -> tuple[str, ...]:
         f"{summary.mae:.4f}",
         f"{summary.abs_error_p99:.3f}",
         "{:.3f}-{:.3f}".format(*summary.mass) if summary.mass else "",
-        "passed" if summary.passed else f"FAILED: {', '.join(summary.failed)}",
+        summary.verdict,
         f"{summary.training_seconds:.0f} s",
         summary.onnx,
     )

@@ -23,9 +23,8 @@ from lanline.errors import UserError
 from lanline.files import sha256_json
 from lanline.lineage.records import RecordedFile, Records, RunRecord, open_records
 from lanline.lineage.tree import Lineage, Node, TracedFile
-from lanline.paths import INVENTORY
-from lanline.sidecars import Run
-from lanline.tracking.lineage import SHARD_RECORDS
+from lanline.paths import INVENTORY, SHARD_RECORDS
+from lanline.sidecars import TrainingSidecar
 from lanline.tracking.mlflow.store import Store, resolve_store
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -76,10 +75,10 @@ def _folders(path: Path) -> list[Path]:
     return [Path("reports"), *beside, *(folder / "reports" for folder in above)]
 
 
-def _identity(path: Path) -> tuple[dict[str, str], Run | None]:
+def _identity(path: Path) -> tuple[dict[str, str], TrainingSidecar | None]:
     """What a network's folder or ONNX file says of itself, and the folder's sidecar."""
     if path.is_dir():
-        sidecar = Run.read(path / "run.json") if (path / "run.json").exists() else None
+        sidecar = TrainingSidecar.read(path / "run.json") if (path / "run.json").exists() else None
         network = path / "network.json"
         if sidecar is None and not network.exists():
             raise UserError(f"{path} is not the folder of a network: it has neither run.json nor network.json")

@@ -1,4 +1,4 @@
-"""One file that a killed training goes on from.
+"""One file that a killed training is resumed from.
 
 The numbers of the state are safetensors arrays and the progress is JSON in the same file's header, so that
 both are replaced at once.

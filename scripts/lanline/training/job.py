@@ -1,4 +1,4 @@
-"""What a training is given, and what it gives."""
+"""What a training is given, and what it returns."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Trained:
         kept: those of the epoch that the weights are of: the last one, or the best.
         timings: seconds of start_up (until the first step), training (steps alone) and validation, and their total;
             training and validation of interrupted attempts are part of it.
-        resumed: whether it went on from a checkpoint.
+        resumed: whether it was resumed from a checkpoint.
     """
 
     weights: Weights

@@ -49,19 +49,21 @@ def train(
     checkpoint: Path | None,
     on_epoch: Callable[[Metrics, int], None],
     say: Callable[[str], None],
+    note: Callable[[str], None] | None = None,
     show: Callable[[str], None] | None = None,
 ) -> Trained:
     """Train one network.
 
     Args:
         job: what to train, on what, and how.
-        checkpoint: file to write the state to and to go on from; None for no checkpoints.
+        checkpoint: file to write the state to and to resume from; None for no checkpoints.
         on_epoch: is given each epoch's metrics and its number, from 1; after an interruption those before it again.
-        say: is given a line for each epoch, and for what is unusual.
+        say: is given a line for what is unusual.
+        note: is given a line for each epoch; default: ``say``.
         show: is given lines about the progress inside an epoch, twice a second.
 
     Raises:
-        UserError: a file cannot be read, the framework or device is not there, or the loss is no longer finite.
+        UserError: a file cannot be read, the framework or device is not available, or the loss became NaN or infinite.
     """
     started = time.perf_counter()
     spec = job.spec
@@ -84,26 +86,26 @@ def train(
         label_floor=settings.label_floor,
     )
     backend = start_backend(job.framework, spec, settings, initial_weights(spec, job.seed), job.threads)
-    run = _Run(job, backend, reader, validation, standardisation, on_epoch, say, show)
+    loop = TrainingLoop(job, backend, reader, validation, standardisation, Listeners(on_epoch, say, note or say, show))
     if checkpoint is not None:
-        run.checkpoints_to(checkpoint)
+        loop.checkpoints_to(checkpoint)
     start_up = time.perf_counter() - started
-    run.epochs()
-    flat, kept = run.result()
-    backend.restore({**backend.state(), "parameters": flat}, run.progress.step)
+    loop.epochs()
+    flat, kept = loop.result()
+    backend.restore({**backend.state(), "parameters": flat}, loop.progress.step)
     timings = {
         "start_up": start_up,
-        "training": sum(metrics["seconds"] for metrics in run.progress.history),
-        "validation": run.progress.validation_seconds,
+        "training": sum(metrics["seconds"] for metrics in loop.progress.history),
+        "validation": loop.progress.validation_seconds,
     }
     return Trained(
         weights=standardisation.fold(unflatten(spec, flat)),
         forward=lambda x: _exported(spec, backend, standardisation, x),
         sample=_sample(spec, validation[0]),
-        history=run.progress.history,
+        history=loop.progress.history,
         kept=kept,
         timings={**timings, "total": sum(timings.values())},
-        resumed=run.resumed,
+        resumed=loop.resumed,
     )
 
 
@@ -121,7 +123,17 @@ def _sample(spec: NetworkSpec, piece: Piece) -> np.ndarray:
     return np.column_stack([rows, np.resize(np.array(spec.choices, rows.dtype), len(rows))])
 
 
-class _Run:
+@dataclass(frozen=True)
+class Listeners:
+    """Who is told of a training's progress: see `train`."""
+
+    on_epoch: Callable[[Metrics, int], None]
+    say: Callable[[str], None]
+    note: Callable[[str], None]
+    show: Callable[[str], None] | None
+
+
+class TrainingLoop:
     """The state of one training in progress."""
 
     def __init__(
@@ -131,15 +143,13 @@ class _Run:
         reader: Reader,
         validation: Sequence[Piece],
         standardisation: Standardisation,
-        on_epoch: Callable[[Metrics, int], None],
-        say: Callable[[str], None],
-        show: Callable[[str], None] | None,
-    ):
+        listeners: Listeners,
+    ) -> None:
         self.progress = Progress()
         self.resumed = False
         self._job, self._settings, self._backend, self._reader = job, job.settings, backend, reader
         self._validation, self._standardisation = validation, standardisation
-        self._on_epoch, self._say, self._show = on_epoch, say, show
+        self._tell = listeners
         self._n_steps = job.settings.epochs * reader.n_batches
         self._schedule = Schedule(job.settings, self._n_steps)
         self._best: np.ndarray | None = None
@@ -177,23 +187,23 @@ class _Run:
         progress, losses = self.progress, losses_of()
         if not np.isfinite(losses).all():
             step = progress.step + 1 + int(np.argmin(np.isfinite(losses)))
-            raise UserError(f"the loss is no longer finite in epoch {progress.epoch + 1}, step {step}: {ADVICE}")
+            raise UserError(f"the loss became NaN or infinite in epoch {progress.epoch + 1}, step {step}: {ADVICE}")
         progress.loss_sum += float(losses.sum(dtype=np.float64)) * index.shape[1]
         progress.batch += len(index)
         progress.step += len(index)
         now = time.perf_counter()
         progress.seconds += now - self._began
         self._began = now
-        if self._show and now - self._shown > SHOW_SECONDS:
+        if self._tell.show and now - self._shown > SHOW_SECONDS:
             self._shown = now
-            self._show(self._how_far(losses, rates))
+            self._tell.show(self._how_far(rates))
 
     def _end_epoch(self) -> None:
         progress = self.progress
         began = time.perf_counter()
         validation = self._validate()
         if not math.isfinite(validation["validation_loss"]):
-            raise UserError(f"the validation loss is not finite after epoch {progress.epoch + 1}: {ADVICE}")
+            raise UserError(f"the validation loss is NaN or infinite after epoch {progress.epoch + 1}: {ADVICE}")
         progress.validation_seconds += time.perf_counter() - began
         metrics = {
             "epoch": progress.epoch + 1,
@@ -212,8 +222,8 @@ class _Run:
         progress.history.append(metrics)
         progress.epoch, progress.batch, progress.loss_sum, progress.seconds = progress.epoch + 1, 0, 0.0, 0.0
         self._save()
-        self._on_epoch(metrics, progress.epoch)
-        self._say(
+        self._tell.on_epoch(metrics, progress.epoch)
+        self._tell.note(
             f"epoch {progress.epoch}/{self._settings.epochs}  loss {metrics['train_loss']:.4g}  "
             f"validation loss {metrics['validation_loss']:.4g}  MAE {metrics['validation_mae']:.4g}  "
             f"{metrics['rows_per_second']:,} rows/s  {metrics['seconds']:.1f} s"
@@ -223,7 +233,7 @@ class _Run:
         patience = self._settings.early_stopping
         stopped = patience is not None and self.progress.waited >= patience
         if stopped:
-            self._say(f"stopped after epoch {self.progress.epoch}: no lower validation loss for {patience} epochs")
+            self._tell.say(f"stopped after epoch {self.progress.epoch}: no lower validation loss for {patience} epochs")
         return stopped
 
     def _validate(self) -> Metrics:
@@ -249,13 +259,13 @@ class _Run:
 
     # --- checkpoints ---
     def checkpoints_to(self, path: Path) -> None:
-        """Write checkpoints to ``path``, and go on from the one that is there if it is of this training."""
+        """Write checkpoints to ``path``, and resume from an existing one if it is of this training."""
         self._checkpoint, self._key = path, self._job.key()
         found = read_checkpoint(path, self._key)
         if found is None:
             if path.exists():
                 other = "of other settings, data, code, libraries or number of threads"
-                self._say(f"{path} is a checkpoint {other}: this training starts anew and takes its place")
+                self._tell.say(f"{path} is a checkpoint {other}: starting from scratch; it will be overwritten")
             return
         arrays, saved = found
         self.resumed = True
@@ -264,8 +274,8 @@ class _Run:
         self._best = arrays.pop("best", None)
         self._backend.restore(arrays, self.progress.step)
         for number, metrics in enumerate(self.progress.history, start=1):
-            self._on_epoch(metrics, number)  # it may not have been told of the last one, or be another run's
-        self._say(f"going on from {path}: epoch {self.progress.epoch + 1}, batch {self.progress.batch}")
+            self._tell.on_epoch(metrics, number)  # it may not have been told of the last one, or be another run's
+        self._tell.say(f"resuming from {path}: epoch {self.progress.epoch + 1}, batch {self.progress.batch}")
 
     def _save(self) -> None:
         self._saved = time.perf_counter()
@@ -276,12 +286,14 @@ class _Run:
         write_checkpoint(self._checkpoint, self._key, arrays, progress)
 
     # --- what the person who waits sees ---
-    def _how_far(self, losses: np.ndarray, rates: np.ndarray) -> str:
+    def _how_far(self, rates: np.ndarray) -> str:
+        """One line; its loss is the mean over the epoch so far, which ends as the epoch's own."""
         progress, reader = self.progress, self._reader
-        speed = progress.batch * reader.batch_size / progress.seconds
+        rows = min(progress.batch * reader.batch_size, reader.n_rows)
+        speed = rows / progress.seconds
         left = (self._n_steps - progress.step) * reader.batch_size / speed
         return (
             f"epoch {progress.epoch + 1}/{self._settings.epochs}  {progress.batch / reader.n_batches:4.0%}  "
-            f"loss {losses.mean():.4g}  rate {rates[-1]:.2g}  {speed:,.0f} rows/s  "
-            f"left {int(left) // 60}:{int(left) % 60:02d}"
+            f"left {int(left) // 60}:{int(left) % 60:02d}  "
+            f"loss {progress.loss_sum / rows:.4g}  rate {rates[-1]:.2g}  {speed:,.0f} rows/s"
         )

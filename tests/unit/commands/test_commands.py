@@ -5,6 +5,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,12 @@ from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 from lanline.commands.generate import main as generate
+from lanline.commands.main import main as lanline
 from lanline.commands.train import jaxtrain, torchtrain
 from lanline.networks.artifacts import read_network
 from lanline.networks.onnx_files import run_onnx
 from lanline.networks.specification import forward
-from lanline.sidecars import Dataset
+from lanline.sidecars import DatasetSidecar
 
 OWN = """
 data: {shards: 3, thetas_per_shard: 16, rows_per_theta: 25}
@@ -99,7 +101,8 @@ def test_generate_makes_the_same_bytes_and_adds_files(made):
     for path in Path("again").glob("*.safetensors"):
         assert path.read_bytes() == (made / path.name).read_bytes()
         assert path.stat().st_mtime_ns == times.get(path.name, path.stat().st_mtime_ns)
-    assert Dataset.read(Path("again/dataset.json")).dataset_id == Dataset.read(made / "dataset.json").dataset_id
+    again, first_made = (DatasetSidecar.read(folder / "dataset.json") for folder in (Path("again"), made))
+    assert again.dataset_id == first_made.dataset_id
 
 
 def test_generate_refuses_a_folder_with_other_data(made):
@@ -131,6 +134,33 @@ def test_generate_runs_ssm_simulators_file():
     assert load_file("data/shard-00000.safetensors")["lan_data"].shape == (40, 6)
 
 
+# --- one command line -------------------------------------------------------------------------------------------------
+def test_lanline_generates_and_trains_as_the_other_names_do(made):
+    """`generate` may be ssm-simulators' script: `lanline generate` is always this one."""
+    options = ("--config-path", "own.yaml")
+    run(lanline, "generate", *options, "--output", "data", "--cores", 1)
+    for path in made.glob("*.safetensors"):
+        assert (Path("data") / path.name).read_bytes() == path.read_bytes()
+    options = (*options, "--training-data-folder", "data", "--threads", 1)
+    run(lanline, "train", "--framework", "torch", *options, "--networks-path-base", "a")
+    run(torchtrain, *options, "--networks-path-base", "b")
+    assert network_of(Path("a")).name == network_of(Path("b")).name
+    for name, array in weights(Path("a")).items():
+        np.testing.assert_array_equal(array, weights(Path("b"))[name])
+    assert "--framework" in run(lanline, "train", *options, "--networks-path-base", "c", fails=True)
+
+
+def test_two_distributions_claim_the_script_generate():
+    """The reason why docs/commands.md names `lanline generate`: once there is one of them only, say so there."""
+    claimed = {
+        script.value
+        for name in ("lanline", "ssm-simulators")
+        for script in distribution(name).entry_points.select(group="console_scripts", name="generate")
+    }
+    assert len(claimed) == 2
+    assert "lanline.commands.generate:main" in claimed
+
+
 # --- training, traditional mode ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize("config", ["own", "lanfactory"])
 @pytest.mark.parametrize("application", [torchtrain, jaxtrain], ids=["torch", "jax"])
@@ -151,7 +181,7 @@ def test_a_folder_of_shards_trains(made, application, config):
     }
     for name in ("config.yaml", "metrics.json"):
         assert (folder / "report" / name).stat().st_size > 0
-    recorded = Dataset.read(made / "dataset.json")
+    recorded = DatasetSidecar.read(made / "dataset.json")
     identity = json.loads((folder / "network.json").read_text())["identity"]
     assert (identity["dataset_id"], identity["lineage_id"]) == (recorded.dataset_id, recorded.lineage_id)
     spec, found, _ = read_network(folder)
@@ -172,7 +202,7 @@ def test_networks_that_give_probabilities_train_on_the_same_shards(made, network
     theta = load_file(made / "shard-00000.safetensors")["cpn_data"]
     values = run_onnx(folder / "model.onnx", np.column_stack([theta, np.ones(len(theta))])[:, :inputs])
     assert (values <= 0).all()
-    recorded = Dataset.read(made / "dataset.json")
+    recorded = DatasetSidecar.read(made / "dataset.json")
     identity = json.loads((folder / "network.json").read_text())["identity"]
     assert (identity["dataset_id"], identity["lineage_id"]) == (recorded.dataset_id, recorded.lineage_id)
 
@@ -265,7 +295,7 @@ def test_the_folder_of_the_file_is_used_when_no_option_names_one(made):
     Path("lanfactory.yaml").write_text(LANFACTORY + f"TRAINING_DATA_FOLDER: {made}\n")
     options = ("--config-path", "lanfactory.yaml", "--networks-path-base", "nets", "--dry-run")
     assert str(made) in run(torchtrain, *options)
-    assert "elsewhere, is not there" in run(torchtrain, *options, "--training-data-folder", "elsewhere", fails=True)
+    assert "elsewhere, does not exist" in run(torchtrain, *options, "--training-data-folder", "elsewhere", fails=True)
 
 
 def test_options_that_need_a_word_get_one(made):
@@ -280,9 +310,9 @@ def test_options_that_need_a_word_get_one(made):
     ("arguments", "message"),
     [
         ((), "there is no data to train on"),
-        (("--training-data-folder", "absent"), "absent, is not there"),
+        (("--training-data-folder", "absent"), "absent, does not exist"),
         (("--training-data-folder", "."), "has no training data (files ending in .safetensors, .pickle, .pkl)"),
-        (("--dataset-id", "a1"), "give --data-generation-experiment-id too"),
+        (("--dataset-id", "a1"), "add --data-generation-experiment-id"),
         (("--config-path", "absent.yaml"), "absent.yaml: No such file"),
         (("--mlflow-on", "--mlflow-tracking-uri", "./mlruns"), "is not one of sqlite"),
     ],

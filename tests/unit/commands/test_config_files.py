@@ -205,13 +205,13 @@ def test_the_cap_holds_for_training_and_validation_together(tmp_path, n_files, s
 
 
 def test_one_file_is_too_few(tmp_path):
-    with pytest.raises(UserError, match="1 file of training data: at least two"):
+    with pytest.raises(UserError, match="found 1 training file; need at least 2"):
         plan(tmp_path, SHIPPED.replace("50000", "1000")).split([Path("a.pickle")], Data())
 
 
 def test_a_file_of_lanlines_own_need_not_name_models(tmp_path):
     own = plan(tmp_path, "data: {validation_fraction: 0.5}\ntraining: {seeds: [7, 8], epochs: 3}")
-    config = own.config("angle", tracked=False, experiment=None, tracking={})
+    config = own.config("angle", {"mlflow_tracking": False, "mlflow_experiment_name": None, "tracking": {}})
     assert (config.models[0].name, config.training.epochs, own.seed) == ("angle", 3, 7)
     assert [len(part) for part in own.split([Path(f"{i}.x") for i in range(4)], config.data)] == [2, 2]
 

@@ -20,7 +20,7 @@ from lanline.tracking.mlflow.store import resolve_store
 
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md"), *ROOT.glob("[a-z]*/README.md")])
-OF_PIP, OF_SLURM = "--no-deps", "--me --gpus --gres --mail-type"
+OF_PIP, OF_SLURM = "--no-deps --force-reinstall", "--me --gpus --gres --mail-type"
 OF_SNAKEMAKE = "--cores --profile --unlock --rerun-incomplete --sdm --lint --configfile"
 OF_OTHERS = {*OF_PIP.split(), *OF_SLURM.split(), *OF_SNAKEMAKE.split()}
 

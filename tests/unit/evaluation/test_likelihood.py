@@ -19,7 +19,7 @@ from lanline.evaluation.likelihood.figures import Curve, density_figure, trainin
 from lanline.evaluation.likelihood.metrics import input_rows, judge
 from lanline.evaluation.likelihood.reference import make_reference
 from lanline.evaluation.style import write_figure
-from lanline.evaluation.summary import as_json, as_markdown, as_text, read_summaries
+from lanline.evaluation.summary import as_html, as_json, as_markdown, as_text, read_summaries
 from lanline.files import write_json
 from lanline.models import get_model
 from lanline.networks.artifacts import write_history
@@ -27,7 +27,7 @@ from lanline.networks.initial import initial_weights
 from lanline.networks.onnx_export import write_onnx
 from lanline.networks.onnx_files import run_onnx
 from lanline.networks.specification import forward, make_spec
-from lanline.sidecars import Run
+from lanline.sidecars import TrainingSidecar
 
 DDM = get_model("ddm")
 SETTINGS = Evaluation(trials=4000, mass_thetas=20, seed=7)
@@ -286,11 +286,11 @@ def run_files(reference, tmp_path):
     runs, metrics = [], []
     for framework, error, run_id in (("torch", 0.2, "abc123"), ("jax", 0.01, None)):
         name = f"ddm-lan-{framework}-s1"
-        values = {field: None for field, info in Run.model_fields.items() if "None" in str(info.annotation)}
+        values = {field: None for field, info in TrainingSidecar.model_fields.items() if "None" in str(info.annotation)}
         values |= {"name": name, "model": "ddm", "network": "lan", "network_type": "lan", "framework": framework}
         values |= {"seed": 1, "dataset_id": "d", "lineage_id": "l", "experiment_name": "ddm-training"}
         folder = tmp_path / "results" / name
-        Run.model_validate({**values, "run_id": run_id}).write(folder / "run.json")
+        TrainingSidecar.model_validate({**values, "run_id": run_id}).write(folder / "run.json")
         write_history(folder / "history.csv", [{"epoch": e, "seconds": 20.5} for e in (1, 2)])
         numbers = judge(biased(lambda n, error=error: np.full(n, error)), reference).metrics
         write_json(tmp_path / f"{name}.json", evaluation_record(numbers, check_gate(numbers, Gate())))
@@ -308,13 +308,20 @@ def test_summary(run_files, tmp_path):
     assert {"0.0100", "passed", "41 s"} <= {cell.strip() for cell in jax}
     assert any("FAILED: mae, mass_q95" in cell for cell in torch)
     assert all(str(run.with_name("model.onnx")) in text for run in runs)
+    listed = text[text.index("as HSSM loads them") :].splitlines()[1:3]
+    assert [line.endswith("(FAILED its gate)") for line in listed] == [False, True]
     assert "make mlflow-ui" in text
     assert "make report" in text
     table = [line for line in as_markdown(summaries, tmp_path / "reports").splitlines() if line.startswith("|")]
     assert len(table) == 4
     assert {line.count("|") for line in table} == {9}
+    assert ["**FAILED: mae, mass_q95**" in line for line in table[2:]] == [False, True]
+    page = as_html(summaries)
+    assert page.count("<tr") == 3
+    assert page.index("0.0100") < page.index("FAILED: mae, mass_q95")
     content = json.loads(json.dumps(as_json(summaries), allow_nan=False))
     assert content["passed"] is False
+    assert [network["passed"] for network in content["networks"]] == [True, False]
     assert content["networks"][0]["mae"] == pytest.approx(0.01)
 
 

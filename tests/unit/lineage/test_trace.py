@@ -11,10 +11,10 @@ from lanline.dataset.inventory import build_inventory
 from lanline.files import write_json
 from lanline.lineage.trace import trace
 from lanline.lineage.tree import Lineage
-from lanline.paths import INVENTORY
-from lanline.sidecars import Run, ShardRecord
+from lanline.paths import INVENTORY, SHARD_RECORDS
+from lanline.sidecars import ShardSidecar, TrainingSidecar
+from lanline.stages.record_lineage import DatasetRecord, record_dataset
 from lanline.tracking.journal.opening import open_run
-from lanline.tracking.lineage import SHARD_RECORDS, record_dataset
 from lanline.tracking.mlflow.store import Store, resolve_store
 
 pytest.importorskip("mlflow")
@@ -22,7 +22,7 @@ pytest.importorskip("mlflow")
 
 def train(store: Store | None, seed: int) -> Path:
     """Data of one shard and a network on it, under the names of those before. Gives the network's folder."""
-    record = ShardRecord(
+    record = ShardSidecar(
         **{"file": "shard-0.safetensors", "model": "ddm", "shard": 0, "rows": 100, "bytes": 1, "seed": seed},
         **{"sha256": f"{seed:064}", "lineage_id": "l" * 16, "engine": f"engine {seed}", "seconds": 1.0},
         **{"versions": {}, "host": "here", "job_id": None},
@@ -30,22 +30,15 @@ def train(store: Store | None, seed: int) -> Path:
     inventory = build_inventory([record])
     write_json(Path("results", INVENTORY), inventory.to_json())
     write_json(Path("results", SHARD_RECORDS), [record.model_dump()])
-    Path("results/config.yaml").write_text("name: x")
-    data = record_dataset(
-        Path("reports/data"),
-        Path("results", INVENTORY),
-        experiment="ddm-data-generation",
-        model="ddm",
-        dataset_id=inventory.dataset_id,
-        lineage_id=inventory.lineage_id,
-        data_folder=Path("results/data"),
-        files=1,
-        rows=100,
+    made = DatasetRecord(
+        inventory,
+        Path("results/data"),
         params={"seed": seed},
-        config=Path("results/config.yaml"),
-        shard_records=Path("results", SHARD_RECORDS),
-        store=store,
+        artifacts={Path("results", INVENTORY): "", Path("results", SHARD_RECORDS): ""},
+        experiment="ddm-data-generation",
+        name=f"ddm-data-{inventory.dataset_id[:8]}",
     )
+    data = record_dataset(made, Path("reports/data"), store)
     tags = {"stage": "training", "dataset_id": inventory.dataset_id}
     links = {"data_generation_run_id": f"run:{data.key}"}
     params = {"used": seed}
@@ -54,7 +47,7 @@ def train(store: Store | None, seed: int) -> Path:
         write_json(Path("reports/t/files_used.json"), uses if seed == 1 else {"training": [], "validation": uses})
         run.log_artifact(Path("reports/t/files_used.json"))
     of_data = dict.fromkeys(("data_generation_run_id", "data_generation_experiment_id"))
-    Run(
+    TrainingSidecar(
         **{"name": "n", "model": "ddm", "network": "small", "network_type": "lan", "framework": "torch", "seed": 1},
         **{"dataset_id": inventory.dataset_id, "lineage_id": inventory.lineage_id, **of_data},
         **{"tracking_uri": store.shown if store else None, "experiment_id": None, "experiment_name": "ddm-training"},

@@ -11,8 +11,9 @@ from lanline.config import Network, Training
 from lanline.models import get_model
 from lanline.networks.artifacts import read_history
 from lanline.networks.specification import make_spec
+from lanline.stages.train_network import used_settings
 from lanline.tracking.journal.events import read_events
-from lanline.training_stage import used_settings
+from lanline.training.loop import train as train_loop
 
 ALWAYS = {"epochs", "batch_size", "learning_rate", "warmup_fraction", "optimizer", "schedule", "loss"}
 SOMETIMES = {"momentum", "decay", "patience", "threshold", "min_learning_rate", "huber_delta", "label_floor"}
@@ -74,12 +75,16 @@ def killed(*_):
     raise Killed
 
 
+def killed_after_an_epoch(*arguments, on_epoch, **others):
+    train_loop(*arguments, on_epoch=killed, **others)
+
+
 def test_the_checkpoint_is_kept_until_the_sidecar_is_there(data, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("lanline.training_stage.Run.write", killed)
+        patch.setattr("lanline.stages.train_network.TrainingSidecar.write", killed)
         train(data, tmp_path, fails=True)
     assert list(tmp_path.rglob("checkpoint.safetensors"))
-    assert "going on from" in train(data, tmp_path)
+    assert "resuming from" in train(data, tmp_path)
     assert not list(tmp_path.rglob("checkpoint.safetensors"))
     assert list(tmp_path.rglob("run.json"))
 
@@ -87,12 +92,12 @@ def test_the_checkpoint_is_kept_until_the_sidecar_is_there(data, tmp_path, monke
 @pytest.mark.parametrize("changed", ["training_code", "library_versions", None])
 def test_a_run_is_gone_on_with_by_its_own_code_and_libraries_only(data, tmp_path, monkeypatch, changed):
     with monkeypatch.context() as patch:
-        patch.setattr("lanline.training_stage.TrainNetwork.log_metrics", killed)
+        patch.setattr("lanline.stages.train_network.train", killed_after_an_epoch)
         train(data, tmp_path, fails=True)
     if changed:
         monkeypatch.setattr(f"lanline.training.job.{changed}", lambda *names: "another")
     output = train(data, tmp_path)
-    assert ("starts anew" if changed else "going on from") in output
+    assert ("starting from scratch" if changed else "resuming from") in output
     runs = events(tmp_path)
     assert len(runs) == (2 if changed else 1)
     for run in runs[-1:]:

@@ -11,13 +11,15 @@ from pathlib import Path
 import pytest
 
 from lanline.commands.main import main
+from lanline.dataset.inventory import Inventory, TrackedFile
 from lanline.errors import UserError
 from lanline.paths import INVENTORY
+from lanline.stages.record_lineage import DatasetRecord, record_dataset
 from lanline.tracking.admin.archive import export_run, import_archive
 from lanline.tracking.admin.prune import parse_age, prune, select
 from lanline.tracking.journal.amend import amend_run
 from lanline.tracking.journal.opening import open_run
-from lanline.tracking.lineage import read_inventory, record_dataset
+from lanline.tracking.mlflow.dataset_runs import read_inventory
 from lanline.tracking.mlflow.store import Store, StoreUnavailable, connect
 
 pytest.importorskip("mlflow")
@@ -28,20 +30,15 @@ def record_training(folder: Path, store: Store) -> tuple[str, str]:
     folder.mkdir(exist_ok=True)
     (folder / INVENTORY).write_text('{"files": [{"file": "shard-0"}]}')
     (folder / "config.yaml").write_text("name: x")
-    data = record_dataset(
-        folder / "data",
-        folder / INVENTORY,
-        experiment="ddm-data-generation",
-        model="ddm",
-        dataset_id="d" * 16,
-        lineage_id="l" * 16,
-        data_folder=folder,
-        files=1,
-        rows=10,
+    record = DatasetRecord(
+        Inventory("ddm", "d" * 16, "l" * 16, (TrackedFile("shard-0", 1, 10, "s" * 64, 1),)),
+        folder,
         params={"seed": 1},
-        config=folder / "config.yaml",
-        store=store,
+        artifacts={folder / INVENTORY: "", folder / "config.yaml": "config"},
+        experiment="ddm-data-generation",
+        name="ddm-data",
     )
+    data = record_dataset(record, folder / "data", store)
     tags = {"data_generation_run_id": data.run_id, "data_generation_experiment_id": data.experiment_id}
     with open_run(folder / "t", "ddm-lan", "ddm-training", store=store, params={"lr": 0.1}, tags=tags) as run:
         for step in range(3):
@@ -264,7 +261,7 @@ def test_pruning_without_a_terminal_removes_nothing(new_store, monkeypatch, caps
     client.set_terminated(run_id)
     monkeypatch.setattr("sys.stdin", io.StringIO())
     main(["prune", "Default", "--uri", store.uri], standalone_mode=False)
-    assert "nobody answers" in capsys.readouterr().out
+    assert "nothing removed" in capsys.readouterr().out
     assert client.get_run(run_id).info.lifecycle_stage == "active"
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
     main(["prune", "Default", "--uri", store.uri], standalone_mode=False)
@@ -292,11 +289,11 @@ def test_sync_and_running_from_the_command_line(tmp_path, monkeypatch, capsys):
         main(["running"])
     main(["sync"], standalone_mode=False)
     printed = capsys.readouterr()
-    assert "MLflow has everything of reports" in printed.out
-    assert "going on" in printed.err
+    assert "reports is fully synced" in printed.out
+    assert "still active" in printed.err
     with pytest.raises(SystemExit):
         main(["sync", "networks/report"])
-    assert "networks/report, is not there" in capsys.readouterr().err
+    assert "networks/report, does not exist" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

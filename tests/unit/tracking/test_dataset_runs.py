@@ -8,23 +8,18 @@ import pytest
 
 from lanline.commands.lineage import print_lineage
 from lanline.config import parse_config
-from lanline.data_stages import open_experiments as open_experiments_of
-from lanline.data_stages import tracked_inventory
-from lanline.dataset.inventory import INVENTORY_VERSION
+from lanline.dataset.inventory import INVENTORY_VERSION, Inventory, TrackedFile
 from lanline.errors import UserError
-from lanline.sidecars import Dataset
+from lanline.paths import INVENTORY, Paths
+from lanline.sidecars import DatasetSidecar
+from lanline.stages.open_experiments import ExperimentsRequest, open_experiments
+from lanline.stages.record_lineage import DatasetRecord, record_dataset
+from lanline.stages.trained_on import lineage_links, lineage_tags, log_training_data
+from lanline.stages.validate_training_data import tracked_inventory
 from lanline.tracking.admin.prune import prune, select
 from lanline.tracking.journal.amend import amend_run
 from lanline.tracking.journal.opening import open_run
-from lanline.tracking.lineage import (
-    INVENTORY,
-    find_dataset_runs,
-    lineage_links,
-    lineage_tags,
-    log_training_data,
-    read_inventory,
-    record_dataset,
-)
+from lanline.tracking.mlflow.dataset_runs import find_dataset_runs, read_inventory
 from lanline.tracking.mlflow.mirror import mirror, read_position
 from lanline.tracking.mlflow.store import Store, StoreUnavailable, connect, resolve_store
 from lanline.tracking.mlflow.sync import sync
@@ -43,25 +38,19 @@ def record_data(folder: Path, store: Store | None, dataset_id: str = "d" * 16) -
     files = [{"file": "shard-0", "bytes": 1, "rows": 100, "sha256": dataset_id, "seed": 42}]
     ids = {"model": "ddm", "dataset_id": dataset_id, "lineage_id": "l" * 16}
     (folder / INVENTORY).write_text(json.dumps({"inventory_version": INVENTORY_VERSION, **ids, "files": files}))
-    (folder / "config.yaml").write_text("name: x")
-    return record_dataset(
-        folder,
-        folder / INVENTORY,
-        experiment="ddm-data-generation",
-        model="ddm",
-        dataset_id=dataset_id,
-        lineage_id="l" * 16,
-        data_folder=folder / "data",
-        files=1,
-        rows=100,
+    record = DatasetRecord(
+        Inventory("ddm", dataset_id, "l" * 16, tuple(TrackedFile(**file) for file in files)),
+        folder / "data",
         params={"seed": 42},
-        config=folder / "config.yaml",
-        store=store,
+        artifacts={folder / INVENTORY: ""},
+        experiment="ddm-data-generation",
+        name=f"ddm-data-{dataset_id[:8]}",
     )
+    return record_dataset(record, folder, store)
 
 
-def dataset_sidecar(run, store: Store) -> Dataset:
-    return Dataset(
+def dataset_sidecar(run, store: Store) -> DatasetSidecar:
+    return DatasetSidecar(
         model="ddm",
         dataset_id="d" * 16,
         lineage_id="l" * 16,
@@ -159,9 +148,12 @@ def test_data_whose_run_is_gone_are_compared_with_the_inventory_on_disk(tmp_path
         tracked_inventory(strict, dataset, local)
 
 
-def test_the_environment_names_the_experiment_where_the_configuration_does_not(monkeypatch):
+def test_the_environment_names_the_experiment_where_the_configuration_does_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
     def name(**settings):
-        return open_experiments_of(parse_config({"name": "x", "models": ["ddm"], **settings}), "ddm").training.name
+        config = parse_config({"name": "x", "models": ["ddm"], **settings})
+        return open_experiments(ExperimentsRequest(config, "ddm", Paths("x"))).training.name
 
     assert name() == "ddm-training"
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "from-environment")

@@ -17,7 +17,7 @@ from lanline.tracking.journal.amend import amend_run
 from lanline.tracking.journal.events import journals, summary
 from lanline.tracking.journal.opening import open_run
 from lanline.tracking.mlflow.mirror import Position, is_complete, mirror, position_file, read_position
-from lanline.tracking.mlflow.store import Store, StoreUnavailable, connect, open_experiments, resolve_store
+from lanline.tracking.mlflow.store import Store, StoreUnavailable, connect, create_experiments, resolve_store
 from lanline.tracking.mlflow.sync import sync
 
 pytest.importorskip("mlflow")
@@ -186,7 +186,7 @@ def test_journals_of_another_store_or_of_none_stay_where_they_are(tmp_path, stor
 
 
 def test_a_deleted_experiment_is_restored(tmp_path, store):
-    ids = open_experiments(store, ["e"])
+    ids = create_experiments(store, ["e"])
     connect(store).delete_experiment(ids["e"])
     assert record(tmp_path, store).experiment_id == ids["e"]
 

@@ -7,7 +7,7 @@ import pytest
 
 from lanline.tracking.journal.events import Journal
 from lanline.tracking.journal.opening import open_run
-from lanline.tracking.mlflow.store import connect, open_experiments, resolve_store
+from lanline.tracking.mlflow.store import connect, create_experiments, resolve_store
 
 pytest.importorskip("mlflow")
 
@@ -61,8 +61,8 @@ def test_two_workflows_that_start_at_the_same_moment(tmp_path):
     uri = f"sqlite:///{tmp_path}/new/mlflow.db"
     store = resolve_store(uri)
     names = ["ddm-data-generation", "ddm-training"]
-    run_processes(open_experiments, [(store, names)] * 4)
-    assert len(open_experiments(store, names)) == 2
+    run_processes(create_experiments, [(store, names)] * 4)
+    assert len(create_experiments(store, names)) == 2
 
 
 def append(path: Path, number: int) -> None:

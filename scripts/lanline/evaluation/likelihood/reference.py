@@ -1,8 +1,7 @@
 """What a network is judged against: simulated trials and whole densities, with the reference's values at them.
 
-The trials come from ssm-simulators' own simulators, not from the engine that made the training data: a fault of an
-engine's sampler then shows in the errors instead of hiding behind itself. For the same reason nothing here shares
-random numbers with the training data.
+The trials are not drawn by the engine that made the training data (`lanline.evaluation.trials`), and nothing here
+shares random numbers with the training data.
 
 Where a model has an exact density, that is the reference, at a new theta every few trials. Elsewhere the reference
 is a kernel density estimate from a fresh simulation, which costs seconds a theta, so there are fewer thetas with more
@@ -20,7 +19,6 @@ import numpy as np
 
 from lanline import engines
 from lanline.config import Data, Evaluation
-from lanline.engines.closed_form import softmax
 from lanline.errors import UserError
 from lanline.evaluation.trials import OMISSION, TRIALS_PER_THETA, ReferenceKind, simulate_trials
 from lanline.models import Model
@@ -200,7 +198,7 @@ def _curves(
     sampled = np.fmin(sampled, data.max_t)  # not minimum: where everything is omitted there are only nan
     onset = np.maximum(sampled.min(axis=1, keepdims=True) - BEFORE_FIRST, 0)
     # Softmax models have probabilities, the same at all times: over one second their integral is the sum.
-    end = 1.0 if softmax.covers(model) else data.max_t
+    end = data.max_t if engines.has_response_times(model) else 1.0
     uniform = np.broadcast_to(np.linspace(0, end, GRID_UNIFORM), (len(theta), GRID_UNIFORM))
     rt = np.sort(np.concatenate([uniform, onset, sampled], axis=1)).astype(np.float32).astype(float)
     density = [

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
-from lanline.cluster.slurm import ask, fields
+from lanline.cluster.slurm import fields, run_slurm
 from lanline.errors import UserError
 from lanline.logs import say
 from lanline.versions import git_commit, library_versions
@@ -51,7 +51,7 @@ def _slurm_tags(job: str) -> dict[str, str]:
     """What SLURM knows of a job. The environment of a step says little of it, and differs between versions."""
     tags = {"slurm_job_id": job}
     try:
-        known = fields(ask("scontrol", "show", "job", job, "--oneliner"))
+        known = fields(run_slurm("scontrol", "show", "job", job, "--oneliner"))
     except UserError as error:  # a record of a run never stops the run
         say(f"SLURM does not tell about job {job}: {error}")
         return tags

@@ -294,7 +294,7 @@ def get_or_create_experiment(client: MlflowClient, store: Store, name: str) -> s
     return experiment.experiment_id
 
 
-def open_experiments(store: Store, names: list[str]) -> dict[str, str]:
+def create_experiments(store: Store, names: list[str]) -> dict[str, str]:
     """Make the store and these experiments, once, before a workflow fans out. Gives name -> experiment id.
 
     Raises:
