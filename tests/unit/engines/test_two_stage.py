@@ -147,9 +147,9 @@ def test_agrees_with_simulated_trials(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_steps_are_fine_enough_and_nothing_is_lost(name):
     model, rng = get_model(name), np.random.default_rng(2)
-    theta = sample_theta(model, 10, rng)
-    limit = np.full(10, 20.0)
-    usual, fine = (two_stage.densities(model, theta, limit, 0.0, refine) for refine in (1, 3))
+    theta = sample_theta(model, 8, rng)
+    limit = np.full(8, 20.0)
+    usual, fine = (two_stage.densities(model, theta, limit, 0.0, refine) for refine in (1, 2))
     rt, choice = usual.sample(100, rng)
     spread = theta[:, [model.params.index("t")]] + np.exp(rng.uniform(np.log(3e-3), np.log(18), rt.shape))
     rt = np.concatenate([np.nan_to_num(rt, nan=1.0), spread], axis=1)
@@ -159,7 +159,7 @@ def test_steps_are_fine_enough_and_nothing_is_lost(name):
     error = np.abs(actual[counted] - expected[counted])
     assert error.mean() < 1e-3
     assert np.quantile(error, 0.99) < 3e-2
-    total = two_stage.densities(model, theta, np.full(10, 200.0), 0.0).choice_probability().sum(axis=1)
+    total = two_stage.densities(model, theta, np.full(8, 200.0), 0.0).choice_probability().sum(axis=1)
     assert total == pytest.approx(1.0, abs=2e-3)
 
 

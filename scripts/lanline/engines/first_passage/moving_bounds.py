@@ -27,8 +27,9 @@ from lanline.engines.tables import Table, make_table
 DEEP = 45.0
 # Linear bounds are followed until they are this part of their height.
 NEARLY_CLOSED = 1e-3
-# Of bounds that bend: starts, clocks since a start, and the solver's nodes and cells.
-STARTS, CLOCKS, NODES, CELLS = 30, 40, 57, 48
+# Of bounds that bend: starts and clocks since a start, and the solver's nodes and cells from the time 0, and later.
+STARTS, CLOCKS = 30, 40
+AT_ZERO, LATER = Resolution(81, 64), Resolution(49, 48)
 # The clock from a start on at which the table of the curvature's effect begins and ends, and at the last start.
 SHORTEST, LONGEST, LAST_START = 0.02, 30.0, 12.0
 N_FINE = 2000
@@ -133,27 +134,20 @@ class Curved:
         ``refine`` as in `lanline.engines.first_passage.two_stage.densities`.
         """
         grid = _grid(bound, limit, refine)
-        resolution = Resolution(refine * (NODES - 1) + 1, refine * CELLS)
+        at_zero, at_others = (_finer(resolution, refine) for resolution in (AT_ZERO, LATER))
         end = grid.time[-1]
-        parts = [tabulate(_from(bound, 0.0), end, resolution)]
-        if later:
-            begin = np.interp(np.linspace(0, 1, refine * STARTS), *_inner(grid.place, grid.time))
-            # Quicker than the function, of which there may be a hundred calls, and smooth after the time 0.
-            spline = CubicSpline(np.log(grid.time[1:]), grid.height[1:])
-            parts += [tabulate(_from(lambda t: spline(np.log(t)), each), end - each, resolution) for each in begin]
-        log_time, log_f, scale, _ = (np.stack(part) for part in zip(*parts, strict=True))
-
-        def table(rows: slice) -> Table:
-            endless = np.full(len(log_time[rows]), np.inf)
-            return make_table(np.zeros(len(endless)), endless, log_time[rows], log_f[rows], scale[rows], (-1, 1))
-
-        out = Curved(grid, table(slice(1)), np.empty((0, 0)))
+        first = _solved(bound, np.zeros(1), end, at_zero)
+        out = Curved(grid, first, np.empty((0, 0)))
         if not later:
             return out
+        begin = np.interp(np.linspace(0, 1, refine * STARTS), *_inner(grid.place, grid.time))
+        # Quicker than the function, of which there may be a hundred calls, and smooth after the time 0.
+        spline = CubicSpline(np.log(grid.time[1:]), grid.height[1:])
+        others = _solved(lambda t: spline(np.log(t)), begin, end, at_others)
         starts = out.at(np.interp(begin, grid.time, grid.clock)[:, None])
         ends = out.at(starts.clock + np.geomspace(SHORTEST, LONGEST, refine * CLOCKS))
         elapsed = np.maximum(ends.time - starts.time, 1e-12)
-        log_flux = table(slice(1, None)).log_density(elapsed, np.ones_like(elapsed))
+        log_flux = others.log_density(elapsed, np.ones_like(elapsed))
         return replace(out, correction=log_flux - straight(starts, ends, 0.0)[1])
 
     @property
@@ -208,6 +202,17 @@ def _inner(place: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     rising = np.flatnonzero(np.diff(place) > 0)
     inside = slice(rising[0], rising[-1] + 2)
     return place[inside], time[inside]
+
+
+def _finer(resolution: Resolution, refine: int) -> Resolution:
+    return Resolution(refine * (resolution.nodes - 1) + 1, refine * resolution.cells)
+
+
+def _solved(bound: Bound, begin: np.ndarray, end: float, resolution: Resolution) -> Table:
+    """Densities of the time since each start in the middle."""
+    parts = [tabulate(_from(bound, each), end - each, resolution) for each in begin]
+    log_time, log_f, scale, _ = (np.stack(part) for part in zip(*parts, strict=True))
+    return make_table(np.zeros(len(begin)), np.full(len(begin), np.inf), log_time, log_f, scale, (-1, 1))
 
 
 def _from(bound: Bound, begin: float) -> Process:
