@@ -33,6 +33,7 @@ AT_ZERO, LATER = Resolution(81, 64), Resolution(49, 48)
 # The clock from a start on at which the table of the curvature's effect begins and ends, and at the last start.
 SHORTEST, LONGEST, LAST_START = 0.02, 30.0, 12.0
 N_FINE = 2000
+MEMORY = 0.05  # how long a path remembers the slope of the bounds, on its clock
 # How much more than log clock a change of log b counts in placing the starts.
 TURNS = 2.0
 
@@ -183,7 +184,11 @@ def _grid(bound: Bound, limit: float, refine: int) -> Moments:
     height = bound(time)
     rate = height**-2.0
     clock = np.append(0.0, np.cumsum(0.5 * np.diff(time) * (rate[1:] + rate[:-1])))
-    return Moments(clock, time, height, np.gradient(height, time), _spread(clock, height))
+    # What a path meets of the slope: that of the last bit on its clock.
+    since = np.maximum(clock - MEMORY, 0.0)
+    before = np.interp(since, clock, np.log(height))
+    slope = (np.log(height) - before) / np.maximum(clock - since, 1e-12) / height
+    return Moments(clock, time, height, slope, _spread(clock, height))
 
 
 def _spread(clock: np.ndarray, height: np.ndarray) -> np.ndarray:
