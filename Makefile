@@ -16,7 +16,7 @@ STORE_FILES := mlruns mlartifacts mlflow.db mlflow.db.lock *.db-shm *.db-wal .ml
 export MPLBACKEND := Agg
 export PYTHONUTF8 := 1
 
-.PHONY: help run test lint format schema dag report pictures clean clean-results
+.PHONY: help run test test-hssm lint format schema dag report pictures clean clean-results
 .PHONY: slurm-profile slurm-run slurm-recover test-slurm
 .PHONY: mlflow-ui mlflow-sync mlflow-migrate mlflow-export mlflow-import mlflow-prune
 .DEFAULT_GOAL := help
@@ -33,6 +33,14 @@ test: $(VENV)/.installed-dev ## install what tests need and run all that can run
 test-slurm: $(VENV)/.installed-dev ## the tests on a SLURM cluster that they start: as root, on Debian or Ubuntu
 	tests/slurm/packages.sh
 	$(BIN)/python -m pytest tests/slurm $(PYTEST)
+
+test-hssm: ## the tests in the real HSSM, in .venv-hssm without PyTorch, with the first Python that HSSM supports (PYTEST=)
+	@python=$$(tests/hssm/python.sh) || exit $${LANLINE_ALL_TESTS:-0}; \
+	if [ ! -e .venv-hssm/.installed ] || [ envs/constraints.txt -nt .venv-hssm/.installed ] || [ pyproject.toml -nt .venv-hssm/.installed ]; then \
+	  echo "Installing lanline and HSSM into .venv-hssm with $$python: about a minute, 1.5 GB"; \
+	  "$$python" -m venv .venv-hssm && .venv-hssm/bin/python -m pip install --quiet --disable-pip-version-check \
+	    --constraint envs/constraints.txt --editable '.[jax,hssm]' pytest pytest-xdist && touch .venv-hssm/.installed; \
+	fi && .venv-hssm/bin/python -m pytest tests/hssm $(PYTEST)
 
 lint: $(VENV)/.installed-dev ## ruff, snakefmt, snakemake --lint
 	$(BIN)/ruff check .

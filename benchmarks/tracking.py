@@ -25,7 +25,7 @@ from pathlib import Path
 
 from lanline.tracking.journal.events import journals
 from lanline.tracking.journal.opening import open_run
-from lanline.tracking.mlflow.mirror import is_complete
+from lanline.tracking.journal.position import is_complete
 from lanline.tracking.mlflow.store import connect, create_experiments, resolve_store
 
 

@@ -3,9 +3,10 @@
 from snakemake.exceptions import WorkflowError
 
 from lanline.cluster import resources
-from lanline.config import parse_config
+from lanline.config import check_time_limit, parse_config
 from lanline.engine_facts import check_engines
 from lanline.errors import UserError
+from lanline.files import read_yaml
 from lanline.fingerprints import stage_code, training_code
 from lanline.paths import Paths, run_name, shard_groups
 from lanline.workflow.jobs import (
@@ -19,8 +20,11 @@ from lanline.workflow.jobs import (
 )
 
 try:
+    for path in workflow.configfiles:  # Snakemake reads them itself, and keeps the last of two equal keys
+        read_yaml(path)
     CONFIG = parse_config(config)
     check_engines(CONFIG)
+    check_time_limit(CONFIG)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 

@@ -1,7 +1,8 @@
 """One network from validated shards, in PyTorch or in JAX, with the same settings and the same initial weights.
 
 In:  validation.json, dataset.json, experiments.json, all shards
-Out: results/<name>/networks/<run>/ (model.onnx, weights.safetensors, network.json, history.csv, run.json)
+Out: results/<name>/networks/<run>/ (model.onnx, hssm.json, weights.safetensors, network.json, history.csv,
+     run.json)
      reports/<name>/<run>/training/ (config.yaml, metrics.json)
 """
 

@@ -23,5 +23,6 @@ rule validate_training_data:
         **resources_for(CONFIG, resources.validate_training_data),
     params:
         code=stage_code("validate_training_data"),
+        accept=CONFIG.data.accept_problems,
     script:
         "../scripts/validate_training_data.py"

@@ -95,6 +95,16 @@ def finished_quick_run(tmp_path_factory) -> Workspace:
     return workspace
 
 
+@pytest.fixture(scope="session")
+def hssm_networks(tmp_path_factory) -> Path:
+    """The folder with ``results/`` of networks for HSSM; LANLINE_HSSM_NETWORKS names one that was made before."""
+    from hssm_networks import make_networks
+
+    if made := os.environ.get("LANLINE_HSSM_NETWORKS"):
+        return Path(made)
+    return make_networks(Workspace(tmp_path_factory.mktemp("networks")))
+
+
 @pytest.fixture
 def quick_run(finished_quick_run, tmp_path) -> Workspace:
     """A copy of a finished run of config/quick.yaml, with its times, to change at will."""

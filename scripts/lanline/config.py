@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -18,6 +18,7 @@ from pydantic import (
     ConfigDict,
     Field,
     Strict,
+    TypeAdapter,
     ValidationError,
     field_serializer,
     field_validator,
@@ -31,18 +32,23 @@ from lanline.models import Model, get_model
 Framework = Literal["torch", "jax"]
 NetworkType = Literal["lan", "cpn", "opn", "gonogo"]
 Activation = Literal["tanh", "relu", "sigmoid", "softplus", "gelu", "elu"]
-Identifier = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]  # of files and folders
+NetworkName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=60)]
+ExperimentName = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=256)]  # MLflow's database has no more
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+LogDensity = Annotated[float, Field(ge=-1e6, lt=0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+NOT_RECIPE = {"shards", "shards_per_job", "validation_fraction", "accept_problems"}  # keys of data
+MOST_LATE = 0.5  # share of thetas without any response
 Interval = Annotated[tuple[float, float], Strict(False)]  # YAML has lists, not tuples
 
 
 class Section(BaseModel):
     """A part of the configuration: unknown keys are errors, values do not change after the check."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Tracking(Section):
@@ -131,13 +137,18 @@ class Data(Section):
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.1, description="share of the shards that is held out to validate training (at least one)"
     )
-    floor: float = Field(-66.77497, description="lowest log-likelihood that a label can have")
+    floor: LogDensity = Field(-66.77497, description="lowest log-likelihood that a label can have")
     mixture: Mixture = Mixture()
+    accept_problems: bool = Field(
+        False, description="train on data that validation finds fault with; the network's records say so"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.shards % self.shards_per_job:
             raise UserError(f"shards is {self.shards}, not a multiple of shards_per_job ({self.shards_per_job})")
+        if self.target == "euler" and self.delta_t >= self.max_t:
+            raise UserError(f"delta_t ({self.delta_t:g} s) must be shorter than max_t ({self.max_t:g} s)")
         return self
 
     @property
@@ -191,11 +202,19 @@ class Training(Section):
     )
     device: Literal["cpu", "gpu"] = "cpu"
 
+    @field_validator("frameworks", "seeds")
+    @classmethod
+    def _differ(cls, entries: list) -> list:
+        for entry in entries:
+            if entries.count(entry) > 1:
+                raise UserError(f"{entry} is listed twice")
+        return entries
+
 
 class Network(Section):
     """A network specification. The output layer and its loss follow from the network type."""
 
-    name: Identifier = Field(description="used in file names and MLflow runs")
+    name: NetworkName = Field(description="used in file names and MLflow runs")
     network_type: NetworkType = Field(
         "lan",
         description="lan: log-likelihood of (rt, choice); cpn: choice probabilities; opn: probability of an omission; "
@@ -262,12 +281,10 @@ def _entry_from_name(value: Any) -> Any:
 class Config(Section):
     """The whole configuration of a run."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = Field(
-        description="of this run; its files lie in results/<name> and reports/<name>"
-    )
+    name: RunName = Field(description="of this run; its files lie in results/<name> and reports/<name>")
     seed: Seed = Field(42, description="of the training data")
     mlflow_tracking: bool = Field(False, description="record runs in MLflow")
-    mlflow_experiment_name: str | None = Field(
+    mlflow_experiment_name: ExperimentName | None = Field(
         None, description="experiment of the trainings; default: MLFLOW_EXPERIMENT_NAME, then <model>-training"
     )
     tracking: Tracking = Tracking()
@@ -316,9 +333,10 @@ class Config(Section):
         """What determines the content of a shard of ``model``, as plain JSON.
 
         The number of shards and how jobs share them are left out on purpose: a new shard leaves the others as they are.
+        So is what is done about problems with them.
         """
         entry = next(entry for entry in self.models if entry.name == model)
-        settings = self.data.model_dump(mode="json", exclude={"shards", "shards_per_job", "validation_fraction"})
+        settings = self.data.model_dump(mode="json", exclude=NOT_RECIPE)
         return {
             "model": model,
             "bounds": entry.model_dump(mode="json")["bounds"],
@@ -338,6 +356,38 @@ def parse_config(values: Mapping[str, Any], source: str = "configuration") -> Co
     except ValidationError as error:
         lines = [f"  {explain(mistake, Config)}" for mistake in error.errors()]
         raise UserError("\n".join([f"{source} has {len(lines)} mistake(s):", *lines])) from None
+
+
+def check_time_limit(config: Config) -> None:
+    """Refuse a time limit that most thetas have no response before: a data set of omissions trains nothing.
+
+    Raises:
+        UserError: naming the model.
+    """
+    for entry in config.models:
+        lower, upper = entry.resolve().bounds.get("t", (0.0, 0.0))
+        if isinstance(upper, str) or upper <= lower:
+            continue
+        if (late := (upper - config.data.max_t) / (upper - lower)) > MOST_LATE:
+            raise UserError(
+                f"data.max_t is {config.data.max_t:g} s: at {min(late, 1):.0%} of the thetas of {entry.name} "
+                f"the non-decision time t ({lower:g} to {upper:g} s) alone is longer, and every trial is an omission. "
+                "Raise max_t, or narrow the bounds of t"
+            )
+
+
+def check_experiment_names(names: Iterable[str]) -> None:
+    """Refuse names that MLflow would, wherever they come from (an option, the environment).
+
+    Raises:
+        UserError: a name is empty, too long, or has control characters.
+    """
+    for name in names:
+        try:
+            TypeAdapter(ExperimentName).validate_python(name)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].lower()
+            raise UserError(f"MLflow experiment name {name[:40]!r}...: {reason}") from None
 
 
 def schema_text() -> str:

@@ -11,6 +11,18 @@ class UserError(ValueError):
     """
 
 
+def reason(error: BaseException) -> str:
+    """What an error says, in one line, or what it is where it says nothing: exceptions are true even then.
+
+    Errors of the operating system come with the file that they are about.
+    """
+    if isinstance(error, MemoryError):
+        return "there is not enough memory"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     """`` Did you mean 'x'?`` for the closest allowed spelling, or an empty text."""
     close = get_close_matches(word, list(allowed), n=1, cutoff=0.5)

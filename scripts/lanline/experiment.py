@@ -29,7 +29,7 @@ import numpy as np
 from lanline.errors import UserError
 from lanline.files import atomic_path, read_yaml, write_config, write_json
 from lanline.tracking.journal.opening import open_run
-from lanline.tracking.journal.recorder import Run
+from lanline.tracking.journal.recorder import RunRecorder
 from lanline.tracking.mlflow.store import Store, experiment_name, resolve_store
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class BaseExperiment(ABC):
 
     follow = True  # sync the record to MLflow while the experiment runs; False for one of a few seconds
     on_outage = "spool"  # or "fail": see lanline.tracking.journal.opening.open_run
-    tracking: Run
+    tracking: RunRecorder
 
     def __init__(self, config: Mapping[str, Any] | str | Path | Any, module_dir: Path | str | None = None) -> None:
         self.config = _read_config(config)
@@ -111,7 +111,7 @@ class BaseExperiment(ABC):
         return {}
 
     def links(self) -> dict[str, str]:
-        """Tags with ids that MLflow may only assign later: see `lanline.tracking.journal.recorder.Run.link`."""
+        """Tags with ids that MLflow may only assign later: see `lanline.tracking.journal.recorder.RunRecorder.link`."""
         return {}
 
     def description(self) -> str | None:

@@ -8,13 +8,19 @@ import os
 import re
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lanline import strict_yaml
 from lanline.errors import UserError
+
+# Keys in the query of a URI whose values are shown.
+HARMLESS = frozenset(
+    ("cache", "charset", "connect_timeout", "driver", "immutable", "mode", "sslmode", "timeout", "uri")
+)
 
 
 @contextmanager
@@ -32,8 +38,36 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(temporary)):  # a full disk does not say which file was written
+            error.filename = str(path)
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the first error says more
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def emptied_if_refused(folder: Path) -> Iterator[None]:
+    """Leave no new file in ``folder``, nor new folders without files, if the block ends with a user's mistake.
+
+    Raises:
+        UserError: that of the block; or ``folder`` cannot be one, because a file is in the way.
+    """
+    parents = [folder.absolute(), *folder.absolute().parents]
+    first = next(path for path in parents if path.exists())
+    if not first.is_dir():
+        raise UserError(f"{first} is a file; expected a folder")
+    before = set(folder.iterdir()) if folder.is_dir() else set()
+    try:
+        yield
+    except UserError:
+        for path in set(folder.iterdir()) - before if folder.is_dir() else ():
+            path.unlink(missing_ok=True)
+        for path in parents[: parents.index(first)]:
+            with suppress(OSError):  # others may have put something there meanwhile
+                path.rmdir()
+        raise
 
 
 def _umask() -> int:
@@ -58,10 +92,27 @@ def write_config(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def redact(text: str) -> str:
-    """``text`` without the credentials of any URI in it."""
+    """``text`` without the credentials of any URI in it: of each, scheme, host, port and path are shown, and no value
+    of its query but those known to be `HARMLESS`."""
     # With a colon a password may hold slashes; better too much is hidden, when an @ comes later, than too little.
     text = re.sub(r"(://)(?:[^/\s\"'<>]*:[^\s\"'<>]*|[^/\s\"'<>]*)@", r"\1***@", text)
+    text = re.sub(r"(://[^\s\"'<>?#;]*)([?#;][^\s\"'<>]*)", lambda found: found[1] + _harmless(found[2]), text)
     return re.sub(r"(?i)([?&](?:password|passwd|token|secret|access_key)=)[^&\s\"'<>]+", r"\1***", text)
+
+
+def _harmless(rest: str) -> str:
+    """What follows the path of a URI: values of keys that are known to be harmless, and pages of MLflow's own."""
+    parts = re.split(r"([?#;&])", rest)  # separators at the odd places
+    return "".join(part if i % 2 or not part else _shown(parts[i - 1], part) for i, part in enumerate(parts))
+
+
+def _shown(separator: str, part: str) -> str:
+    if separator == "#" and re.fullmatch(r"/[\w/-]*", part):
+        return part
+    key, equals, value = part.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z][\w.-]{0,39}", key):
+        return "***"
+    return part if key in HARMLESS and re.fullmatch(r"[\w.+-]*", value) else f"{key}=***"
 
 
 def redact_values(value: Any) -> Any:
@@ -79,20 +130,34 @@ def redact_values(value: Any) -> Any:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Keys and values of a YAML file.
+    """Keys and values of a YAML file, or of a JSON file by its suffix.
 
     Raises:
-        UserError: the file is missing or is not YAML with keys.
+        UserError: the file is missing, is not YAML with keys, or readers would not agree on it.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text())
+        raw = Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {redact(str(error))}") from None
+    try:
+        values = (strict_yaml.load_json if Path(path).suffix == ".json" else strict_yaml.load)(raw, str(path))
+    except UserError as error:
+        raise UserError(redact(str(error))) from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected keys and values, found {type(values).__name__}")
     return values
+
+
+def section(values: Mapping[str, Any], name: str, source: object) -> dict[str, Any]:
+    """A section of a configuration that was not checked yet; an empty one is as good as none.
+
+    Raises:
+        UserError: it is not keys and values.
+    """
+    found = values.get(name)
+    if found is not None and not isinstance(found, Mapping):
+        raise UserError(redact(f"{source}: {name}: expected keys and values below it, not {found!r}"))
+    return dict(found or {})
 
 
 def sha256_file(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import TextIO
 from urllib.parse import quote
 
 from lanline.errors import UserError
+from lanline.locks import try_lock
 
 JOBS_LOCK = Path(".snakemake/lanline-jobs.lock")  # shared by all jobs that run in this folder
 PLAIN_SECONDS = 10.0  # between lines about progress where they cannot replace each other
@@ -86,7 +86,7 @@ def job_log(path: Path) -> Iterator[None]:
     JOBS_LOCK.parent.mkdir(exist_ok=True)
     running = JOBS_LOCK.open("a+")  # closed with this frame
     with suppress(OSError):  # a file system without locks
-        fcntl.flock(running, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        try_lock(running, shared=True)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     board = os.environ.get(BOARD)

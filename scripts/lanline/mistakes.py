@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, get_args
 
 from pydantic import BaseModel, BeforeValidator
@@ -13,7 +14,7 @@ from lanline.files import redact
 _EXPONENT = re.compile(r"[-+]?\d+\.?\d*[eE][-+]?\d+")
 
 
-def explain(mistake: dict, root: type[BaseModel]) -> str:
+def explain(mistake: Mapping[str, Any], root: type[BaseModel]) -> str:
     """The key, the value (without the credentials of URIs), and what is allowed.
 
     Args:
@@ -23,7 +24,7 @@ def explain(mistake: dict, root: type[BaseModel]) -> str:
     return redact(_explanation(mistake, root))
 
 
-def _explanation(mistake: dict, root: type[BaseModel]) -> str:
+def _explanation(mistake: Mapping[str, Any], root: type[BaseModel]) -> str:
     *parents, last = mistake["loc"] or ("configuration",)
     key = ".".join(str(part) for part in mistake["loc"]) or "configuration"
     value = mistake["input"]
@@ -43,7 +44,7 @@ def _explanation(mistake: dict, root: type[BaseModel]) -> str:
     return f"{key}: {message[0].lower()}{message[1:]}, not {value!r}"
 
 
-def number_as_text(mistake: dict) -> str | None:
+def number_as_text(mistake: Mapping[str, Any]) -> str | None:
     """What to say where YAML did not see a number in what looks like one."""
     value = mistake["input"]
     if mistake["type"] in ("float_type", "int_type") and isinstance(value, str) and _EXPONENT.fullmatch(value):

@@ -85,6 +85,7 @@ class DatasetSidecar(Sidecar):
     experiment_name: str
     run_id: str | None
     tracking_key: str | None
+    accepted_problems: tuple[str, ...] = ()  # with the data, that their user wants to train on
 
 
 class TrainingSidecar(Sidecar):
@@ -105,3 +106,4 @@ class TrainingSidecar(Sidecar):
     experiment_name: str
     run_id: str | None
     tracking_key: str | None
+    accepted_problems: tuple[str, ...] | None = None  # with the data that it was trained on

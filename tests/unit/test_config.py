@@ -6,7 +6,7 @@ from snakemake.utils import update_config
 
 import lanline.config
 from conftest import ROOT
-from lanline.config import parse_config, schema_text
+from lanline.config import check_time_limit, parse_config, schema_text
 from lanline.engine_facts import check_engines
 from lanline.errors import UserError
 from lanline.files import read_yaml
@@ -154,3 +154,50 @@ def test_a_network_may_be_trained_differently():
     assert config.training_of("lan") == config.training
     again = parse_config(config.model_dump(mode="json", exclude={"models"}) | {"models": ["ddm"]})
     assert again.training_of("cpn") == own
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"data": {"max_t": float("inf")}}, "data.max_t: input should be a finite number"),
+        ({"data": {"delta_t": float("nan")}}, "data.delta_t"),
+        ({"data": {"floor": float("nan")}}, "data.floor"),
+        ({"data": {"floor": 5.0}}, "data.floor: input should be less than 0"),
+        ({"data": {"target": "euler", "delta_t": 30.0}}, "must be shorter than max_t"),
+        ({"training": {"buffer_gb": float("inf")}}, "training.buffer_gb"),
+        ({"training": {"learning_rate": float("inf")}}, "training.learning_rate"),
+        ({"training": {"label_floor": float("nan")}}, "training.label_floor"),
+        ({"training": {"gradient_clip": float("inf")}}, "training.gradient_clip"),
+        ({"evaluation": {"min_log_density": float("nan")}}, "evaluation.min_log_density"),
+        ({"evaluation": {"gate": {"mass": [0.9, float("inf")]}}}, "evaluation.gate.mass.1"),
+        ({"models": [{"name": "ddm", "bounds": {"v": [float("-inf"), 1.0]}}]}, "bounds.v.0"),
+        ({"training": {"seeds": [1, 1]}}, "training.seeds: 1 is listed twice"),
+        ({"training": {"frameworks": ["torch", "torch"]}}, "training.frameworks: torch is listed twice"),
+        ({"seed": 99999999999999999999}, "seed: "),
+        ({"mlflow_experiment_name": "x" * 600}, "mlflow_experiment_name: string should have at most 256 characters"),
+        ({"mlflow_experiment_name": ""}, "mlflow_experiment_name"),
+        ({"name": "x" * 300}, "name: string should have at most 100 characters"),
+        ({"tracking": "sqlite:///x.db"}, "tracking: "),
+    ],
+)
+def test_numbers_and_names_that_fail_late_are_refused_at_once(changes, expected):
+    with pytest.raises(UserError) as caught:
+        parse_config({"name": "x", "models": ["ddm"], **changes})
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(("max_t", "wrong"), [(0.5, True), (0.9, True), (2.0, False), (20.0, False)])
+def test_a_time_limit_before_most_responses_is_said_before_the_first_job(max_t, wrong):
+    config = parse_config({"name": "x", "models": ["ddm"], "data": {"max_t": max_t}})
+    if not wrong:
+        return check_time_limit(config)
+    with pytest.raises(UserError, match=rf"data.max_t is {max_t:g} s: at .* of the thetas of ddm"):
+        check_time_limit(config)
+    narrower = {"name": "ddm", "bounds": {"t": [0.001, 0.2]}}
+    return check_time_limit(parse_config({"name": "x", "models": [narrower], "data": {"max_t": max_t}}))
+
+
+def test_accepting_problems_is_no_part_of_the_recipe():
+    values = {"name": "x", "models": ["ddm"]}
+    accepting = parse_config({**values, "data": {"accept_problems": True}})
+    assert accepting.data_recipe("ddm") == parse_config(values).data_recipe("ddm")

@@ -42,7 +42,7 @@ class LineFit(BaseExperiment):
 
 
 def events_of(experiment: BaseExperiment) -> list[dict]:
-    return [event for event, _ in read_events(journals(experiment.report_folder)[-1])]
+    return [event.model_dump() for event, _ in read_events(journals(experiment.report_folder)[-1])]
 
 
 def test_evaluate_alone_makes_an_experiment(tmp_path):

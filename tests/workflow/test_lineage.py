@@ -153,7 +153,7 @@ def test_of_run_ids(run, tracked_run, monkeypatch, tmp_path):
         pass
 
 
-def test_verify_names_what_changed(run, no_store, capsys):
+def test_verify_names_what_changed(run, tracked_run, no_store, monkeypatch, capsys):
     def problems() -> list[str]:
         with pytest.raises(SystemExit) as exit_code:
             main(["lineage", NETWORK, "--verify", "--json"])
@@ -174,9 +174,10 @@ def test_verify_names_what_changed(run, no_store, capsys):
     content = json.loads(inventory.read_text())
     content["files"][0]["seed"] = 43
     write_json(inventory, content)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tracked_run}/mlflow.db")
     *as_before, changed = sorted(problems(), key=lambda problem: "inventory.json" in problem)
     assert "generated_files_inventory.json (data set): changed" in changed
-    assert sorted(as_before) == sorted(found)  # the shards are those of MLflow's copy, in the store of the sidecar
+    assert sorted(as_before) == sorted(found)  # the shards are those of MLflow's copy, in the configured store
 
 
 def test_what_is_printed(run, no_store, capsys):

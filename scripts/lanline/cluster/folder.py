@@ -6,7 +6,6 @@ same files again. So a head holds a lock on its folder as long as it lives, and 
 
 from __future__ import annotations
 
-import fcntl
 import getpass
 import os
 import shutil
@@ -20,6 +19,7 @@ from typing import TextIO
 
 from lanline.cluster.slurm import run_slurm
 from lanline.errors import UserError
+from lanline.locks import try_lock
 from lanline.logs import JOBS_LOCK, say
 
 LOCK = Path(".snakemake/lanline-head.lock")
@@ -113,7 +113,7 @@ def _wait_for_orphans(folder: Path) -> None:
     """A job of a Snakemake that was killed alone goes on: what it writes must not be deleted under it."""
     deadline = time.monotonic() + ORPHAN_SECONDS
     with (folder / JOBS_LOCK).open("a+") as file:
-        while not _locks(file):
+        while not try_lock(file):
             if time.monotonic() > deadline:
                 raise UserError(
                     f"jobs of a Snakemake that was killed still run in {folder.resolve()}: wait until they have ended, "
@@ -133,7 +133,7 @@ def _lock(folder: Path) -> TextIO:
     path = folder / LOCK
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("a+")
-    if not _locks(file):
+    if not try_lock(file):
         file.seek(0)
         holder = file.read().strip()
         file.close()
@@ -142,15 +142,6 @@ def _lock(folder: Path) -> TextIO:
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()
     return file
-
-
-def _locks(file: TextIO) -> bool:
-    """Lock a file for its process alone. Gives whether nobody else has a lock on it."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _listed(jobs: list[SlurmJob]) -> str:

@@ -15,27 +15,23 @@ from contextlib import contextmanager
 from lanline.cluster.slurm import fields, run_slurm
 from lanline.errors import UserError
 from lanline.logs import say
+from lanline.termination import Terminated, terminate
 
-TERMINATED = 128 + signal.SIGTERM
 LONGEST_GRACE = 3600.0
 
 
 @contextmanager
 def preemptible_job() -> Iterator[None]:
     """SIGTERM ends the block in good order; a job that is preempted then waits for SLURM to kill it."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, terminate)
     try:
         yield
-    except SystemExit as end:
-        if end.code == TERMINATED and _is_preempted():
+    except Terminated:
+        if _is_preempted():
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             say("preempted: what is done is kept, and SLURM puts the job back into the queue")
             time.sleep(LONGEST_GRACE)
         raise
-
-
-def _terminate(*_: object) -> None:
-    raise SystemExit(TERMINATED)
 
 
 def _is_preempted() -> bool:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lanline.dataset.content import content_ids
 from lanline.dataset.foreign import SUFFIXES, model_of
-from lanline.dataset.inventory import ID_DIGITS, Inventory, TrackedFile, lineage_id
-from lanline.dataset.shards import read_origin
+from lanline.dataset.inventory import ID_DIGITS, Inventory
 from lanline.errors import UserError
 from lanline.files import sha256_file, sha256_json
 from lanline.logs import say
@@ -24,7 +24,6 @@ from lanline.tracking.mlflow.store import Store
 
 DATA_SUFFIXES = (".safetensors", *SUFFIXES)
 SHOWN = 20  # names in a message
-NOT_RECIPE = ("params", "all_bounds", "used_engine", "shard")  # what a shard's header has beside its recipe
 
 
 @dataclass(frozen=True)
@@ -35,11 +34,13 @@ class DataOptions:
         folder: of --training-data-folder.
         experiment_id: of --data-generation-experiment-id.
         dataset_id: of --dataset-id, or its first digits.
+        accept_problems: of --accept-data-problems.
     """
 
     folder: Path | None
     experiment_id: str | None
     dataset_id: str | None
+    accept_problems: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Source:
 
     def ids(self, used: Sequence[Path]) -> DataIds:
         """The recorded ids, or those of the content of the files that are ``used``."""
-        return self.recorded.ids if self.recorded else content_ids(used)
+        return self.recorded.ids if self.recorded else DataIds(*content_ids(used))
 
     def dataset(self, model: str, ids: DataIds, files: int, rows: int) -> DatasetSidecar:
         """The data set that a training uses: so many files and rows of it."""
@@ -150,22 +151,6 @@ def find_data(wanted: DataOptions, store: Store | None) -> Source:
             "another machine?): give the folder with --training-data-folder"
         )
     return Source(folder, _checked_files(folder, recorded), recorded, store.shown)
-
-
-def content_ids(files: Sequence[Path]) -> DataIds:
-    """The ids of files without a record; for lanline's shards the ones that their record would have."""
-    digests = {path.name: sha256_file(path) for path in files}
-    if any(path.suffix in SUFFIXES for path in files):
-        dataset_id = sha256_json(digests)[:ID_DIGITS]
-        return DataIds(dataset_id, dataset_id)
-    tracked, lineages = [], set()
-    for path in files:
-        origin = read_origin(path)
-        rows = origin["thetas_per_shard"] * origin["rows_per_theta"]
-        tracked.append(TrackedFile(path.name, path.stat().st_size, rows, digests[path.name], origin["seed"]))
-        lineages.add(lineage_id({key: value for key, value in origin.items() if key not in NOT_RECIPE}))
-    dataset_id = sha256_json([asdict(file) for file in tracked])[:ID_DIGITS]
-    return DataIds(dataset_id, lineages.pop() if len(lineages) == 1 else dataset_id)
 
 
 def recorded_data(store: Store, experiment_id: str) -> list[RecordedData]:

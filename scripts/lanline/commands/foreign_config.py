@@ -9,7 +9,7 @@ import math
 import re
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
 from lanline.config import Count, NetworkType, Positive, Section
 from lanline.errors import UserError, did_you_mean
@@ -35,6 +35,10 @@ class SchedulerParams(Section):
     verbose: bool = False  # lanline always records the rate of every epoch
 
 
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
 class LanfactoryFile(Section):
     """LANfactory's training configuration; keys that are left out have the values of the file it comes with."""
 
@@ -53,9 +57,9 @@ class LanfactoryFile(Section):
     LR_SCHEDULER: Literal["reduce_on_plateau", "multiply"] | None = "reduce_on_plateau"
     LR_SCHEDULER_PARAMS: SchedulerParams | None = None
     TRAIN_VAL_SPLIT: Annotated[float, Field(gt=0, le=1)] = 0.98
-    N_TRAINING_FILES: Count = 10_000
+    N_TRAINING_FILES: Annotated[list[Count], BeforeValidator(_listed), Field(min_length=1)] = Field([10_000])
     LABELS_LOWER_BOUND: str | float = Field("np.log(1e-7)", validate_default=True)
-    SHUFFLE: bool = True
+    SHUFFLE: bool = True  # see `notes`
 
     @field_validator("NETWORK_TYPE")
     @classmethod
@@ -65,12 +69,25 @@ class LanfactoryFile(Section):
             raise ValueError(f"lanline does not train networks of type '{value}'; it trains {', '.join(allowed)}")
         return value
 
-    @field_validator("SHUFFLE")
-    @classmethod
-    def _always_shuffled(cls, value: bool) -> bool:
-        if not value:
-            raise ValueError("lanline always shuffles all rows, in an order that --seed fixes; set it to True")
-        return value
+    def notes(self) -> list[str]:
+        """What lanline does in another way than the file says."""
+        if self.SHUFFLE:
+            return []
+        return ["SHUFFLE: False has no effect: lanline always shuffles all rows, in an order that --seed fixes"]
+
+    def max_files(self, network_id: int) -> int:
+        """Files for training and validation together: one number, or one for each network.
+
+        Raises:
+            UserError: the list has none for this network.
+        """
+        if len(self.N_TRAINING_FILES) == 1:
+            return self.N_TRAINING_FILES[0]
+        if network_id >= len(self.N_TRAINING_FILES):
+            raise UserError(
+                f"--network-id {network_id}: N_TRAINING_FILES has {len(self.N_TRAINING_FILES)} numbers, counted from 0"
+            )
+        return self.N_TRAINING_FILES[network_id]
 
     @field_validator("LABELS_LOWER_BOUND")
     @classmethod
@@ -144,6 +161,29 @@ class Samples(Section):
 
 class Estimator(Section):
     TYPE: Literal["kde", "KDE"] = "kde"
+
+
+# Keys of ssm-simulators before 0.11, in one level, and where they are today.
+_FLAT = {
+    "N_PARAMETER_SETS": ("PIPELINE", "N_PARAMETER_SETS"),
+    "N_SUBRUNS": ("PIPELINE", "N_SUBRUNS"),
+    "N_SAMPLES": ("SIMULATOR", "N_SAMPLES"),
+    "DELTA_T": ("SIMULATOR", "DELTA_T"),
+    "N_TRAINING_SAMPLES_BY_PARAMETER_SET": ("TRAINING", "N_SAMPLES_PER_PARAM"),
+}
+
+
+def nested(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a file of ssm-simulators with the flat keys of older versions where they are today."""
+    found = {key: value for key, value in values.items() if key not in _FLAT}
+    for key, (section, name) in _FLAT.items():
+        if key not in values:
+            continue
+        below = found.get(section, {})
+        if not isinstance(below, dict) or name in below:
+            raise UserError(f"{key} stands for {section}.{name}, which is there too: keep one of them")
+        found[section] = {**below, name: values[key]}
+    return found
 
 
 class SsmsFile(Section):

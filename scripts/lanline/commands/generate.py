@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lanline.commands.options import (
+    MAX_SEED,
     ArtifactLocation,
     ExperimentName,
     LogLevel,
@@ -29,7 +30,9 @@ def generate(
     n_files: Annotated[
         int | None, typer.Option("--n-files", "-n", min=1, help="Number of files. Default: the file's data.shards.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the data. Default: the file's, then 42.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=MAX_SEED, help="Of the data. Default: the file's, then 42.")
+    ] = None,
     cores: Annotated[int | None, typer.Option(min=1, help="Files made at once. Default: all cores.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Make a few rows to check everything; write none.")

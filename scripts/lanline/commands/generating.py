@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lanline.commands.foreign_config import SsmsFile, check, is_foreign
+from lanline.commands.foreign_config import SsmsFile, check, is_foreign, nested
 from lanline.commands.options import TrackingOptions
-from lanline.config import Config, parse_config
+from lanline.config import Config, check_experiment_names, check_time_limit, parse_config
 from lanline.dataset.rows import block_rows
 from lanline.engines import resolve_engine
 from lanline.errors import UserError
@@ -37,6 +37,8 @@ def run_generation(config: Config, output: Path, cores: int, run_name: str | Non
     paths = DataFolder(config.name, output)
     request = ShardsRequest(config, model, range(n_files), paths, cores)
     engine, missing = resolve_engine(config.model(model), config.data), missing_shards(request)
+    name = experiment_name(None, config.mlflow_experiment_name, f"{model}-data-generation")
+    check_experiment_names([name])
     if dry_run:
         block_rows(config.model(model), config.data, config.seed, 0, 0)
         say(
@@ -44,7 +46,6 @@ def run_generation(config: Config, output: Path, cores: int, run_name: str | Non
             f"in {output}, of which {n_files - len(missing)} exist; nothing was written"
         )
         return
-    name = experiment_name(None, config.mlflow_experiment_name, f"{model}-data-generation")
     find_or_create(config, [name])  # that the store is unreachable is better known before anything is made
     generate_shards(request)
     dataset = record_lineage(LineageRequest(config, model, paths, name, run_name))
@@ -67,9 +68,9 @@ def read_config(path: Path | None, n_files: int | None, seed: int | None, tracki
     source = str(path) if path else "lanline's default configuration"
     values: dict[str, Any] = read_yaml(path) if path else {"models": ["ddm"]}
     if is_foreign(values):
-        file = check(SsmsFile, values, source)
+        file = check(SsmsFile, nested(values), source)
         values = {"models": [file.MODEL], "data": file.data()}
-    options = tracking.configure(values)
+    options = tracking.configure(values, source)
     if tracking.experiment:
         options["mlflow_experiment_name"] = tracking.experiment
     if seed is not None:
@@ -80,5 +81,6 @@ def read_config(path: Path | None, n_files: int | None, seed: int | None, tracki
         raise UserError(
             f"{source} has several models ({names}): `lanline generate` supports one; use the workflow for several"
         )
+    check_time_limit(config)
     data = config.data.model_copy(update={"shards": n_files or config.data.shards})
     return config.model_copy(update={"data": data})

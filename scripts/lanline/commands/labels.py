@@ -15,10 +15,12 @@ from lanline.config import Data
 from lanline.errors import UserError, did_you_mean
 from lanline.evaluation.label_curves import LabelCurve, label_curves
 from lanline.files import atomic_path
-from lanline.models import Model, get_model
+from lanline.models import DEADLINE_SUFFIX, Model, get_model
 from lanline.theta import central_theta, outside_bounds
 
 FIGURES = (".png", ".svg", ".pdf")
+LARGEST = 1e4  # what a parameter can be
+UNIFORM_RANGES = ("ddm_st", "full_ddm", "full_ddm2", "full_ddm_rv")  # t - st to t + st, z - sz to z + sz
 
 
 def show_labels(name: str, theta_text: str | None, engines: Sequence[str], data: Data, output: Path | None) -> None:
@@ -70,18 +72,44 @@ def parse_theta(model: Model, text: str | None) -> np.ndarray:
             given[param] = math.nan
         if wrong := _impossible(model, param, given[param]):
             raise UserError(f"--theta {part}: {wrong}")
-    return central_theta(model, given)
+    theta = central_theta(model, given)
+    _check_ranges(model, theta)
+    return theta
 
 
 def _impossible(model: Model, param: str, value: float) -> str:
     """What is wrong with a value that the model cannot have; nothing is with one that is only outside its bounds."""
     if not math.isfinite(value):
         return f"expected {param}=number"
+    if abs(value) > LARGEST:
+        return f"expected a number within {LARGEST:g}"
     if param in ("a", "b") and value <= 0:
         return "bounds must be > 0"
     if param == "z" and model.choices == (-1, 1) and not 0 < value < 1:
         return "the start point lies between the bounds, 0 < z < 1"
+    if param in ("t", "ndt", "deadline") and value < 0:
+        return "a time must be >= 0"
+    if param in ("sv", "st", "sz", "s", "s_pre", "s_post", "A") and value < 0:
+        return "a standard deviation or a range must be >= 0"
+    if param == "alpha" and "levy" in model.simulator and not 0 < value <= 2:
+        return "the noise is stable for 0 < alpha <= 2"
     return ""
+
+
+def _check_ranges(model: Model, theta: np.ndarray) -> None:
+    """Refuse ranges of trial-to-trial variability that reach where the model has nothing.
+
+    Raises:
+        UserError: the non-decision time could be negative, or the start point lie beyond both bounds.
+    """
+    value = dict(zip(model.params, theta, strict=True))
+    if model.name.removesuffix(DEADLINE_SUFFIX) not in UNIFORM_RANGES:
+        return
+    if value["st"] > value["t"]:
+        raise UserError(f"--theta: t - st is {value['t'] - value['st']:g}: the earliest non-decision time must be >= 0")
+    widest = 2 * value["a"] if model.simulator == "full_ddm" else 1.0
+    if 2 * value.get("sz", 0.0) > widest:
+        raise UserError(f"--theta: sz={value['sz']:g}: start points z - sz to z + sz are wider apart than the bounds")
 
 
 def _print(model: Model, theta: np.ndarray, curves: Sequence[LabelCurve]) -> None:

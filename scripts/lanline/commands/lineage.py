@@ -31,7 +31,7 @@ def print_lineage(target: str, as_json: bool = False, verify: bool = False, uri:
         target: folder of a network, ONNX file, or MLflow run id.
         as_json: print everything that is known, as JSON, instead of the tree.
         verify: hash every file anew.
-        uri: of the MLflow store; default: that of the run, else the usual one.
+        uri: of the MLflow store; default: MLFLOW_TRACKING_URI, then sqlite:///mlflow.db.
 
     Returns:
         What no longer matches the record, if ``verify``.

@@ -83,7 +83,8 @@ def lineage(
         bool, typer.Option("--verify", help="Hash every file again; exit with 1 if something changed.")
     ] = False,
     uri: Annotated[
-        str | None, typer.Option(metavar="URI", help="MLflow store. Default: that of the run, then the usual one.")
+        str | None,
+        typer.Option(metavar="URI", help="MLflow store. Default: MLFLOW_TRACKING_URI, then sqlite:///mlflow.db."),
     ] = None,
 ) -> None:
     """Print where a network came from: run, data set, shards, seeds, commit, machine."""
@@ -114,11 +115,11 @@ def sync(config: ConfigFiles, root: Root = Path("reports"), uri: Uri = None) -> 
     """Sync to MLflow what it missed."""
     with command():
         from lanline.errors import UserError
-        from lanline.tracking.mlflow import sync as spool
+        from lanline.tracking.mlflow.sync import sync as sync_journals
 
         if not root.is_dir():
             raise UserError(f"the folder with the reports of runs, {root}, does not exist")
-        print("\n".join(spool.sync(root, _store(uri, config)) or [f"{root} is fully synced"]))
+        print("\n".join(sync_journals(root, _store(uri, config)) or [f"{root} is fully synced"]))
 
 
 @main.command()
@@ -155,18 +156,18 @@ def migrate(
 def export_run(run_id: str, archive: Path, config: ConfigFiles, uri: Uri = None) -> None:
     """Write a run and its data set's run to one archive."""
     with command():
-        from lanline.tracking.admin import archive as transfer
+        from lanline.tracking.admin import archive as archives
 
-        print(f"{archive}: {', '.join(transfer.export_run(_store(uri, config), run_id, archive))}")
+        print(f"{archive}: {', '.join(archives.export_run(_store(uri, config), run_id, archive))}")
 
 
 @main.command("import")
 def import_archive(archive: Path, config: ConfigFiles, uri: Uri = None) -> None:
     """Put the runs of an archive into the store."""
     with command():
-        from lanline.tracking.admin import archive as transfer
+        from lanline.tracking.admin import archive as archives
 
-        for original, there in transfer.import_archive(_store(uri, config), archive).items():
+        for original, there in archives.import_archive(_store(uri, config), archive).items():
             print(f"{original} is run {there} here")
 
 
@@ -260,9 +261,9 @@ def _store(uri: str | None, configs: list[Path]) -> Store:
 
 def _tracking(configs: list[Path]) -> dict[str, str]:
     """What these configuration files say of tracking."""
-    from lanline.files import read_yaml
+    from lanline.files import read_yaml, section
 
     settings: dict[str, str] = {}
     for path in configs:
-        settings |= read_yaml(path).get("tracking") or {}
+        settings |= section(read_yaml(path), "tracking", path)
     return settings

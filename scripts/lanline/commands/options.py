@@ -15,6 +15,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+MAX_SEED = 2**63 - 1  # as in a configuration
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 MlflowOn = Annotated[bool, typer.Option("--mlflow-on", help="Record the run in MLflow.")]
@@ -82,8 +83,14 @@ class TrackingOptions:
     run_name: str | None = None
     run_id: str | None = None
 
-    def configure(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The keys ``mlflow_tracking`` and ``tracking`` of a configuration, with the options put into ``values``."""
+    def configure(self, values: Mapping[str, Any], source: str) -> dict[str, Any]:
+        """The keys ``mlflow_tracking`` and ``tracking`` of a configuration, with the options put into ``values``.
+
+        Raises:
+            UserError: ``tracking`` is no section; ``source`` is named.
+        """
+        from lanline.files import section
+
         tracked = bool(self.on or self.run_name or self.run_id or values.get("mlflow_tracking"))
         given = {"uri": self.uri, "artifact_location": self.artifact_location}
         given = {key: value for key, value in given.items() if value}
@@ -91,13 +98,13 @@ class TrackingOptions:
             from lanline.logs import say
 
             say("MLflow tracking is off, so its URI and artifact location are not used; --mlflow-on switches it on")
-        return {"mlflow_tracking": tracked, "tracking": {**(values.get("tracking") or {}), **given}}
+        return {"mlflow_tracking": tracked, "tracking": {**section(values, "tracking", source), **given}}
 
 
 @contextmanager
 def command(log_level: str = "WARNING") -> Iterator[None]:
-    """A command's body: a user's mistake ends it with one message and exit code 1."""
-    from lanline.errors import UserError
+    """A command's body: a user's mistake, or what the system refuses, ends it with one message and exit code 1."""
+    from lanline.errors import UserError, reason
 
     try:
         if log_level.upper() not in LEVELS:
@@ -106,6 +113,10 @@ def command(log_level: str = "WARNING") -> Iterator[None]:
         yield
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except (OSError, MemoryError) as error:  # a full disk, a file where a folder is expected, no permission
+        logging.getLogger(__name__).debug("where it happened", exc_info=True)
+        print(f"error: {reason(error)}", file=sys.stderr)
         raise SystemExit(1) from None
 
 

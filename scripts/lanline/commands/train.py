@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from lanline.commands.options import (
+    MAX_SEED,
     ArtifactLocation,
     ExperimentName,
     LogLevel,
@@ -44,7 +45,8 @@ def train(
     training_data_folder: Annotated[Path | None, typer.Option(help="Folder of the training data.")] = None,
     network_id: Annotated[int, typer.Option(help="Which of the file's networks, counted from 0.")] = 0,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Of initial weights and row order. Default: the file's, then 1.")
+        int | None,
+        typer.Option(min=0, max=MAX_SEED, help="Of initial weights and row order. Default: the file's, then 1."),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Cores to use. Default: all.")] = None,
     dl_workers: Annotated[
@@ -66,6 +68,10 @@ def train(
     dataset_id: Annotated[
         str | None, typer.Option(help="Which data set of that experiment, if it has several.")
     ] = None,
+    accept_data_problems: Annotated[
+        bool,
+        typer.Option("--accept-data-problems", help="Train although the data's check finds faults; records say so."),
+    ] = False,
     log_level: LogLevel = "WARNING",
 ) -> None:
     with command(log_level):
@@ -78,7 +84,7 @@ def train(
             say(f"--dl-workers {dl_workers} has no effect: lanline reads ahead in one thread (see also --threads)")
         run_training(
             read_plan(config_path, framework, network_id, seed),
-            DataOptions(training_data_folder, data_generation_experiment_id, dataset_id),
+            DataOptions(training_data_folder, data_generation_experiment_id, dataset_id, accept_data_problems),
             TrackingOptions(
                 on=mlflow_on or data_generation_experiment_id is not None,
                 uri=mlflow_tracking_uri,

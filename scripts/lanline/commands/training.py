@@ -11,16 +11,17 @@ from lanline.commands.data_source import DataOptions, Source, find_data
 from lanline.commands.options import TrackingOptions
 from lanline.commands.training_plan import Plan
 from lanline.config import Config
+from lanline.dataset.checking import Given, check_training_data
 from lanline.dataset.foreign import as_shard
 from lanline.dataset.shards import read_origin
 from lanline.errors import UserError
-from lanline.files import sha256_json
-from lanline.lineage.records import unfinished_run
+from lanline.files import emptied_if_refused, sha256_json
 from lanline.logs import say
 from lanline.networks.specification import make_spec
 from lanline.paths import NetworkBase, run_name
 from lanline.stages.train_network import Recording, TrainingData, TrainingRequest, train_network
-from lanline.tracking.mlflow.store import connect, experiment_name, resolve_store
+from lanline.tracking.mlflow.store import connect_to_read, experiment_name, resolve_store
+from lanline.tracking.mlflow.tracked import unfinished_run
 from lanline.training.reader import pieces_of
 
 # Sections of a configuration that say how a workflow makes and judges data; a command is given its data.
@@ -48,18 +49,20 @@ def run_training(plan: Plan, wanted: DataOptions, tracking: TrackingOptions, out
     Raises:
         UserError: as the stages do.
     """
-    options = tracking.configure(plan.values)
+    options = tracking.configure(plan.values, plan.source)
     settings = options["tracking"]
     tracked = options["mlflow_tracking"]
     store = resolve_store(settings.get("uri"), settings.get("artifact_location")) if tracked else None
     if store and tracking.run_id:  # a mistake is better known before anything is written
-        unfinished_run(connect(store), store, tracking.run_id)
+        unfinished_run(connect_to_read(store), store, tracking.run_id)
     if wanted.folder is None and wanted.experiment_id is None:
         wanted = replace(wanted, folder=plan.data_folder)
     source = find_data(wanted, store)
     model = plan.model(source.model)
     experiment = experiment_name(tracking.experiment, plan.values.get("mlflow_experiment_name"), f"{model}-training")
     config = plan.config(model, {**options, "mlflow_experiment_name": experiment})
+    if wanted.accept_problems:
+        config = config.model_copy(update={"data": config.data.model_copy(update={"accept_problems": True})})
     recording = Recording(experiment, tracking.run_name, tracking.run_id, LEFT_OUT)
     if dry_run:
         with tempfile.TemporaryDirectory() as scratch:
@@ -94,9 +97,15 @@ def training_request(
     run = f"{run_name(model, network.name, plan.framework, plan.seed)}-{sha256_json(identity)[:8]}"
     paths = NetworkBase(run, output.base / network.network_type / model)
     opened = used if every_file else [training[0], validation[0]]
-    shards = [as_shard(path, paths.converted(run), spec.network_type, spec.params) for path in opened]
-    _check_models(shards, model)
-    rows = sum(len(piece) for piece in pieces_of(shards, spec))
+    floor, folder = config.training_of(network.name).label_floor, paths.converted(run)
+    with emptied_if_refused(folder):
+        shards = {path: as_shard(path, folder, spec.network_type, spec.params, floor) for path in opened}
+        _check_models(list(shards.values()), model)
+        rows = sum(len(piece) for piece in pieces_of(list(shards.values()), spec))
+        halves = [[shards[path] for path in files if path in shards] for files in (training, validation)]
+        given = Given(source.folder, halves[0], halves[1], network.network_type, model)
+        accepted = check_training_data(given, config.data.accept_problems)
+    dataset = source.dataset(model, ids, len(used), rows).model_copy(update={"accepted_problems": accepted})
     return TrainingRequest(
         config=config,
         run=run,
@@ -104,7 +113,7 @@ def training_request(
         network=network.name,
         framework=plan.framework,
         seed=plan.seed,
-        data=TrainingData(training, validation, source.dataset(model, ids, len(used), rows)),
+        data=TrainingData(training, validation, dataset),
         paths=paths,
         recording=recording,
         threads=output.threads,

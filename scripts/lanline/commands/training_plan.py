@@ -15,6 +15,7 @@ from lanline.commands.foreign_config import LanfactoryFile, check, is_foreign
 from lanline.config import Config, Data, Framework, parse_config
 from lanline.errors import UserError
 from lanline.files import read_yaml
+from lanline.logs import say
 from lanline.stages.train_network import split_files
 
 
@@ -86,6 +87,8 @@ def read_plan(path: Path | None, framework: Framework, network_id: int, seed: in
         return _own_plan(values, str(path), framework, network_id, seed)
     file = check(LanfactoryFile, values, str(path))
     network = file.network(network_id)
+    for note in file.notes():
+        say(f"{path}: {note}")
     device = "gpu" if file.CPU_BATCH_SIZE != file.GPU_BATCH_SIZE and has_gpu(framework) else "cpu"
     return Plan(
         framework=framework,
@@ -95,7 +98,7 @@ def read_plan(path: Path | None, framework: Framework, network_id: int, seed: in
         seed=1 if seed is None else seed,
         models=(file.MODEL,),
         data_folder=Path(file.TRAINING_DATA_FOLDER) if file.TRAINING_DATA_FOLDER else None,
-        max_files=file.N_TRAINING_FILES,
+        max_files=file.max_files(network_id),
         training_share=file.TRAIN_VAL_SPLIT,
     )
 

@@ -47,7 +47,8 @@ class Inventory:
         """Check what was read from ``source`` (named in the message).
 
         Raises:
-            UserError: it is not an inventory, or a file name leads out of the data folder.
+            UserError: it is not an inventory, its id is not that of its files, or a file name leads out of the data
+                folder.
         """
         try:
             if value["inventory_version"] != INVENTORY_VERSION:
@@ -55,14 +56,28 @@ class Inventory:
                     f"{source}: inventory_version is {value['inventory_version']}, "
                     f"this lanline reads {INVENTORY_VERSION}"
                 )
-            files = tuple(TrackedFile(**entry) for entry in value["files"])
+            files = tuple(_tracked(entry) for entry in value["files"])
             inventory = cls(value["model"], value["dataset_id"], value["lineage_id"], files)
         except (KeyError, TypeError) as error:
             raise UserError(f"{source} is not an inventory of a data set: {error!r}") from None
         for file in files:
             if Path(file.file).name != file.file or file.file in {"", ".", ".."}:
                 raise UserError(f"{source}: file name {file.file!r} leads out of the data folder")
+        if inventory.dataset_id != content_id(files):
+            raise UserError(
+                f"{source} calls itself data set {inventory.dataset_id}, but its files make {content_id(files)}: "
+                "it was changed after it was written"
+            )
         return inventory
+
+
+def _tracked(entry: dict[str, Any]) -> TrackedFile:
+    """The checked entry; raises TypeError for one that lacks a field or has it in another type."""
+    file = TrackedFile(**entry)
+    for name, kind in (("file", str), ("bytes", int), ("rows", int), ("sha256", str), ("seed", int)):
+        if not isinstance(getattr(file, name), kind):
+            raise TypeError(f"{name} is {getattr(file, name)!r}")
+    return file
 
 
 def build_inventory(records: Iterable[ShardSidecar]) -> Inventory:
@@ -77,8 +92,12 @@ def build_inventory(records: Iterable[ShardSidecar]) -> Inventory:
         if len(values) != 1:
             raise UserError(f"the shard records have different values of {field}: {', '.join(sorted(values))}")
     files = tuple(TrackedFile(r.file, r.bytes, r.rows, r.sha256, r.seed) for r in records)
-    dataset_id = sha256_json([asdict(file) for file in files])[:ID_DIGITS]
-    return Inventory(records[0].model, dataset_id, records[0].lineage_id, files)
+    return Inventory(records[0].model, content_id(files), records[0].lineage_id, files)
+
+
+def content_id(files: Iterable[TrackedFile]) -> str:
+    """The id of a data set: a hash of what its inventory says of each file, in this order."""
+    return sha256_json([asdict(file) for file in files])[:ID_DIGITS]
 
 
 def lineage_id(recipe: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from lanline.errors import UserError
+from lanline.errors import UserError, reason
 
 ITEM_BYTES = 4  # of a float32
 
@@ -32,7 +32,7 @@ def read_rows(path: Path, names: Sequence[str], start: int, stop: int) -> list[n
             header = json.loads(handle.read(size))
             return [_read_array(handle, 8 + size, header[name], start, stop) for name in names]
     except (OSError, KeyError, TypeError, ValueError, OverflowError, MemoryError) as error:
-        raise UserError(f"{path} cannot be read as a shard: {error or type(error).__name__}") from None
+        raise UserError(f"{path} cannot be read as a shard: {reason(error)}") from None
 
 
 def _read_array(handle: FileIO, first: int, described: dict[str, Any], start: int, stop: int) -> np.ndarray:
@@ -42,7 +42,7 @@ def _read_array(handle: FileIO, first: int, described: dict[str, Any], start: in
         raise ValueError(f"rows {start} to {stop} of float32 are wanted, there are {n} of {described['dtype']}")
     array = np.empty((stop - start, *width), "<f4")
     handle.seek(first + described["data_offsets"][0] + ITEM_BYTES * math.prod(width) * start)
-    left = memoryview(array.reshape(-1).view(np.uint8))
+    left = array.reshape(-1).view(np.uint8).data
     # In one read: smaller ones in a row look to the system like the beginning of the whole file, which it reads ahead.
     while left:  # a file system may give less at once than it was asked for
         if not (got := handle.readinto(left)):

@@ -88,8 +88,14 @@ def read_origin(path: Path) -> dict[str, Any]:
         text = (shard.metadata() or {}).get(HEADER)
     if text is None:
         raise UserError(f"{path} was not written by lanline: its header has no '{HEADER}'")
-    header = json.loads(text)
-    if header["format_version"] not in READABLE:
+    try:
+        header = json.loads(text)
+        version, origin = header["format_version"], header["origin"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise UserError(f"{path}: its header does not say where it came from: it is damaged") from None
+    if version not in READABLE:
         readable = " and ".join(map(str, READABLE))
-        raise UserError(f"{path}: format version {header['format_version']}, this lanline reads {readable}")
-    return header["origin"]
+        raise UserError(f"{path}: format version {version}, this lanline reads {readable}")
+    if not isinstance(origin, dict) or "model" not in origin:
+        raise UserError(f"{path}: its header does not say which model it is of")
+    return origin

@@ -20,11 +20,12 @@ from typing import Any
 
 from lanline.dataset.inventory import ID_DIGITS, Inventory
 from lanline.errors import UserError
-from lanline.files import sha256_json
-from lanline.lineage.records import RecordedFile, Records, RunRecord, open_records
+from lanline.files import redact, sha256_json
+from lanline.lineage.records import Records, open_records
 from lanline.lineage.tree import Lineage, Node, TracedFile
 from lanline.paths import INVENTORY, SHARD_RECORDS
 from lanline.sidecars import TrainingSidecar
+from lanline.tracking.journal.record import RecordedFile, RunRecord
 from lanline.tracking.mlflow.store import Store, resolve_store
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -39,7 +40,8 @@ def trace(target: str | Path, store: Store | None = None) -> Iterator[Lineage]:
 
     Args:
         target: folder, file, or run id.
-        store: to ask; default: the one that the network's sidecar names, else MLFLOW_TRACKING_URI.
+        store: to ask; default: that of MLFLOW_TRACKING_URI. Never the one that the network's sidecar names: anybody
+            may have written it, and it would be sent this user's credentials.
 
     Raises:
         UserError: ``target`` is none of these, or nothing is recorded of it.
@@ -47,12 +49,16 @@ def trace(target: str | Path, store: Store | None = None) -> Iterator[Lineage]:
     path = Path(target)
     if path.exists():
         identity, sidecar = _identity(path)
-        if store is None and sidecar and sidecar.tracking_uri and "***" not in sidecar.tracking_uri:
-            store = resolve_store(sidecar.tracking_uri)
-        with open_records(_folders(path), store or resolve_store()) as records:
+        asked = store or resolve_store()
+        with open_records(_folders(path), asked) as records:
             key = identity.get("tracking_key")
             run = records.by_key(key) if key else None
             if run is None:
+                if sidecar and sidecar.tracking_uri and not asked.is_named(sidecar.tracking_uri):
+                    records.notes.append(
+                        f"{path} says that its run is in {redact(sidecar.tracking_uri)}, which was not asked; "
+                        "--uri names another store"
+                    )
                 records.notes.append(f"nothing is recorded of the run {identity.get('run')} (key {key}) here")
             yield _Tracer(records).lineage(run, identity, path)
     elif _RUN_ID.fullmatch(str(target)):
@@ -122,7 +128,9 @@ class _Tracer:
                 f"{target}: says data set {identity['dataset_id']}, its run says {run.tags.get('dataset_id')}"
             )
         traced = tuple(_here(file, target) for file in files)
-        facts = {key: identity[key] for key in ("model", "network_type", "framework", "seed") if key in identity}
+        facts: dict[str, Any] = {
+            key: identity[key] for key in ("model", "network_type", "framework", "seed") if key in identity
+        }
         if run:
             facts |= {"model": run.tags.get("model"), "network_type": run.params.get("network.network_type")}
             facts |= {"hidden_layers": run.params.get("network.hidden_layers"), "seed": run.params.get("seed")}
@@ -168,10 +176,10 @@ class _Tracer:
             if data.tags.get("dataset_id") != dataset_id:
                 self.contradictions.append(f"{run.name} used data set {dataset_id}, not that of run {data.name}")
             return self.dataset(data, self.uses(run))
-        used = run.datasets[0] if run.datasets else {}
-        facts = {"dataset_id": dataset_id, "source": used.get("source"), **(used.get("profile") or {})}
+        used = run.datasets[0] if run.datasets else None
+        facts = {"dataset_id": dataset_id, **({"source": used.source, **used.profile} if used else {})}
         facts |= {use: [name for name, of in self.uses(run).items() if of == use] for use in ("training", "validation")}
-        return Node("data set", f"{used.get('name', dataset_id)} (made elsewhere)", _known(facts))
+        return Node("data set", f"{used.name if used else dataset_id} (made elsewhere)", _known(facts))
 
     def dataset(self, run: RunRecord, uses: Mapping[str, str]) -> Node:
         parts = [self.run(run, run.name, ())]

@@ -64,7 +64,7 @@ class Lineage:
     contradictions: tuple[str, ...]
 
     def verify(self) -> list[str]:
-        """Hash every file anew. Gives what no longer matches, one line each; empty if all is as recorded."""
+        """Hash every file again, and return what no longer matches, one line each; empty if all is as recorded."""
         return [*self.contradictions, *(problem for node in self.tree.walk() for problem in _changed(node))]
 
     def without_hash(self) -> list[str]:

@@ -1,7 +1,8 @@
 """The folder of a trained network: what is written, and how it is read back.
 
 model.onnx (HSSM's single-trial contract), weights.safetensors (for raw inputs), network.json (specification
-and identity), history.csv (one line an epoch).
+and identity), history.csv (one line an epoch), hssm.json (what HSSM has to be told: `lanline.hssm`). A cpn has a file
+for each choice too, in the form that the released HSSM loads.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from lanline import hssm
 from lanline.errors import UserError
 from lanline.files import atomic_path, write_json
 from lanline.networks.onnx_export import check_parity, write_onnx
 from lanline.networks.specification import NetworkSpec, Weights, bias_name, weight_name
 
 FORMAT_VERSION = 1
-FILES = ("model.onnx", "weights.safetensors", "network.json", "history.csv")
+FILES = ("model.onnx", "weights.safetensors", "network.json", "history.csv", hssm.FILE)
 
 
 def write_network(
@@ -62,6 +64,34 @@ def write_network(
     )
     write_history(folder / "history.csv", history)
     return parity
+
+
+def write_hssm_files(
+    folder: Path,
+    spec: NetworkSpec,
+    weights: Weights,
+    identity: dict[str, str],
+    bounds: dict[str, tuple[float, float | str]],
+) -> list[Path]:
+    """Write what `write_network` does not know of: the bounds that HSSM has to keep to, and a cpn's files for HSSM 0.5.
+
+    Args:
+        folder: of the network.
+        spec: the network.
+        weights: for raw inputs.
+        identity: as in `write_network`.
+        bounds: of the parameters in training (`Model.bounds`).
+
+    Returns:
+        The ONNX files that are new.
+    """
+    write_json(folder / hssm.FILE, hssm.description(spec, bounds))
+    if spec.network_type != "cpn":
+        return []
+    paths = [folder / hssm.choice_file(choice) for choice in spec.choices]
+    for path, choice in zip(paths, spec.choices, strict=True):
+        write_onnx(path, spec, weights, identity, choice)
+    return paths
 
 
 def write_history(path: Path, history: list[dict[str, float]]) -> None:

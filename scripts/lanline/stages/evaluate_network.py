@@ -82,7 +82,7 @@ def _add_to_run(
 ) -> None:
     """Add the evaluation to the run of the training; a network that passes is registered."""
     numbers = metrics.numbers()
-    with amend_run(request.paths.training_report(run.name), store_of(request.config)) as tracked:
+    with amend_run(request.paths.training_report(run.name), store_of(request.config), run.tracking_key) as tracked:
         tracked.log_metrics({f"evaluation.{name}": value for name, value in numbers.items()})
         tracked.set_tags({"gate": "passed" if verdict.passed else "failed", "reference": metrics.reference})
         tracked.log_artifact(request.paths.evaluation_report(run.name), "evaluation")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lanline.config import Config
+from lanline.config import Config, check_experiment_names
 from lanline.logs import say
 from lanline.paths import Paths
 from lanline.sidecars import Experiment, ExperimentsSidecar
@@ -47,6 +47,7 @@ def open_experiments(request: ExperimentsRequest) -> ExperimentsSidecar:
 def find_or_create(config: Config, names: Sequence[str]) -> list[Experiment]:
     """Experiments of these names, created in the store if there is one. Raises as `open_experiments` does."""
     ids: dict[str, str] = {}
+    check_experiment_names(list(names))
     if store := store_of(config):
         try:
             ids = create_experiments(store, list(names))

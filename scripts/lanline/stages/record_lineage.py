@@ -16,7 +16,7 @@ from lanline.logs import note
 from lanline.paths import SHARD_RECORDS, Paths, shard_label
 from lanline.sidecars import DatasetSidecar, ShardSidecar
 from lanline.tracking.journal.opening import open_run
-from lanline.tracking.journal.recorder import Run
+from lanline.tracking.journal.recorder import RunRecorder
 from lanline.tracking.mlflow.store import Store, store_of
 
 
@@ -104,7 +104,7 @@ class DatasetRecord:
     name: str
 
 
-def record_dataset(record: DatasetRecord, report: Path, store: Store | None, on_outage: str = "spool") -> Run:
+def record_dataset(record: DatasetRecord, report: Path, store: Store | None, on_outage: str = "spool") -> RunRecorder:
     """Record a data set as a run of its own; the data set recorded before in the same folder is superseded.
 
     Args:

@@ -10,11 +10,13 @@ from typing import Any
 
 from lanline.cluster.cores import capped_threads
 from lanline.config import Config, Framework, Training
+from lanline.dataset.content import validated
 from lanline.dataset.foreign import as_shard
+from lanline.dataset.problems import marked
 from lanline.experiment import flatten
 from lanline.files import sha256_json, write_config, write_json
 from lanline.logs import note, say, show_progress
-from lanline.networks.artifacts import FILES, write_network
+from lanline.networks.artifacts import FILES, write_hssm_files, write_network
 from lanline.networks.lanfactory_files import write_lanfactory_files
 from lanline.networks.specification import NetworkSpec, make_spec
 from lanline.paths import Paths, run_name, shard_label
@@ -22,7 +24,7 @@ from lanline.sidecars import DatasetSidecar, TrainingSidecar
 from lanline.stages.script import RuleJob
 from lanline.stages.trained_on import describe_training, lineage_links, lineage_tags, log_training_data
 from lanline.tracking.journal.opening import open_run
-from lanline.tracking.journal.recorder import Run
+from lanline.tracking.journal.recorder import RunRecorder
 from lanline.tracking.mlflow.store import store_of
 from lanline.training.job import Job, Trained, made_with
 from lanline.training.loop import train
@@ -108,7 +110,8 @@ class TrainingRequest:
 
     def identity(self) -> dict[str, str]:
         """Where the network comes from; it goes into the ONNX file's metadata too."""
-        return {
+        problems = self.data.dataset.accepted_problems
+        return ({"accepted_problems": marked(problems)} if problems else {}) | {
             "run": self.run,
             "framework": self.framework,
             "seed": str(self.seed),
@@ -146,10 +149,10 @@ def train_network(request: TrainingRequest) -> None:
     shutil.rmtree(request.paths.converted(request.run), ignore_errors=True)
 
 
-def _train(request: TrainingRequest, run: Run) -> Trained:
+def _train(request: TrainingRequest, run: RunRecorder) -> Trained:
     spec, converted, settings = request.spec, request.paths.converted(request.run), request.settings
     training, validation = (
-        [as_shard(path, converted, spec.network_type, spec.params) for path in files]
+        [as_shard(path, converted, spec.network_type, spec.params, settings.label_floor) for path in files]
         for files in (request.data.training, request.data.validation)
     )
     on_gpu = settings.device == "gpu"
@@ -176,18 +179,21 @@ def _train(request: TrainingRequest, run: Run) -> Trained:
     )
 
 
-def _write_files(request: TrainingRequest, trained: Trained, run: Run) -> dict[str, float]:
+def _write_files(request: TrainingRequest, trained: Trained, run: RunRecorder) -> dict[str, float]:
     """Write the network's files, check the ONNX file against the trainer, and sum the training up."""
     folder = request.paths.network_folder(request.run)
     identity = {**request.identity(), "tracking_key": run.key}
     parity = write_network(
         folder, request.spec, trained.weights, identity, trained.history, trained.forward, trained.sample
     )
+    bounds = request.config.model(request.model).bounds
+    for_hssm = write_hssm_files(folder, request.spec, trained.weights, identity, bounds)
     if not request.export_onnx:  # it was needed to check the weights
-        (folder / "model.onnx").unlink()
-    for name in FILES:
-        if (folder / name).exists():
-            run.log_artifact(folder / name, "network")
+        for path in (folder / "model.onnx", *for_hssm):
+            path.unlink()
+    for path in (*(folder / name for name in FILES), *for_hssm):
+        if path.exists():
+            run.log_artifact(path, "network")
     for path in _write_lanfactory_files(request, trained):
         run.log_artifact(path, "training_output")  # LANfactory's name for the folder
     kept = {f"kept_{name}": value for name, value in trained.kept.items()}  # beside the curves, not in them
@@ -210,7 +216,7 @@ def _write_lanfactory_files(request: TrainingRequest, trained: Trained) -> list[
     )
 
 
-def _sidecar(request: TrainingRequest, run: Run) -> TrainingSidecar:
+def _sidecar(request: TrainingRequest, run: RunRecorder) -> TrainingSidecar:
     """The ids of the finished training."""
     dataset, store = request.data.dataset, store_of(request.config)
     return TrainingSidecar(
@@ -229,13 +235,16 @@ def _sidecar(request: TrainingRequest, run: Run) -> TrainingSidecar:
         experiment_name=request.recording.experiment,
         run_id=run.run_id,
         tracking_key=run.key if store else None,
+        accepted_problems=dataset.accepted_problems or None,
     )
 
 
 # --- what is recorded ----------------------------------------------------------------------------------------------
-def _open_run(request: TrainingRequest, report: Path) -> Run:
+def _open_run(request: TrainingRequest, report: Path) -> RunRecorder:
     recording, dataset = request.recording, request.data.dataset
     tags = {"stage": "training", "model": request.model, "framework": request.framework}
+    if dataset.accepted_problems:
+        tags["accepted_problems"] = marked(dataset.accepted_problems)
     return open_run(
         report,
         recording.title or request.run,
@@ -282,6 +291,7 @@ def workflow_request(job: RuleJob, framework: Framework) -> TrainingRequest:
     network, seed = job.wildcards["network"], int(job.wildcards["seed"])
     shards = [paths.shard(model, shard_label(shard)) for shard in range(config.data.shards)]
     training, validation = split_files(shards, config.data.n_validation_shards)
+    dataset = validated(DatasetSidecar.read(paths.dataset(model)), shards, paths.validation(model))
     return TrainingRequest(
         config=config,
         run=run_name(model, network, framework, seed),
@@ -289,7 +299,7 @@ def workflow_request(job: RuleJob, framework: Framework) -> TrainingRequest:
         network=network,
         framework=framework,
         seed=seed,
-        data=TrainingData(training, validation, DatasetSidecar.read(paths.dataset(model))),
+        data=TrainingData(training, validation, dataset),
         paths=paths,
         recording=Recording(job.experiments.training.name),
         threads=job.threads,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lanline.sidecars import DatasetSidecar
-from lanline.tracking.journal.recorder import Run
+from lanline.tracking.journal.recorder import RunRecorder
 
 
 def lineage_tags(dataset: DatasetSidecar) -> dict[str, str]:
@@ -32,7 +32,7 @@ def lineage_links(dataset: DatasetSidecar) -> dict[str, str]:
     }
 
 
-def log_training_data(run: Run, dataset: DatasetSidecar) -> None:
+def log_training_data(run: RunRecorder, dataset: DatasetSidecar) -> None:
     """Record ``dataset`` as an input of ``run``."""
     source = str(Path(dataset.folder).resolve())
     tags = {"dataset_id": dataset.dataset_id, "lineage_id": dataset.lineage_id}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lanline.config import Config
 from lanline.dataset.inventory import Inventory
+from lanline.dataset.problems import refuse_unless_accepted
 from lanline.dataset.validation import ValidationReport, validate_dataset
 from lanline.errors import UserError
 from lanline.files import write_json
@@ -17,7 +18,8 @@ from lanline.sidecars import DatasetSidecar
 from lanline.tracking.journal.amend import amend_run
 from lanline.tracking.journal.events import journals
 from lanline.tracking.mlflow.dataset_runs import find_dataset_run, read_inventory
-from lanline.tracking.mlflow.store import StoreUnavailable, connect, get_run, store_of
+from lanline.tracking.mlflow.store import StoreUnavailable, connect_to_read, store_of
+from lanline.tracking.mlflow.tracked import get_run
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def validate_training_data(request: ValidationRequest) -> ValidationReport:
     What was found goes to ``validation.json`` and to the data set's run.
 
     Raises:
-        UserError: something is wrong with the data; the message is the full list.
+        UserError: something is wrong with the data and not accepted; the message lists it.
         StoreUnavailable: the store is unreachable, and tracking.on_outage is ``fail``.
     """
     config, paths = request.config, request.paths
@@ -52,23 +54,21 @@ def validate_training_data(request: ValidationRequest) -> ValidationReport:
     report = validate_dataset(Path(dataset.folder), inventory, source, config, request.threads)
     if inventory.dataset_id != dataset.dataset_id:
         raise UserError(f"{source} is of data set {inventory.dataset_id}, expected {dataset.dataset_id}")
-    if report.problems:
-        listed = "\n".join(f"  {problem}" for problem in report.problems)
-        raise UserError(f"{len(report.problems)} problem(s) with the data in {dataset.folder}:\n{listed}")
     for remark in report.notes:
         say(f"{dataset.model}: {remark}")
-    note(f"{dataset.model}: {report.files} shards agree with {source}, and with the engine")
+    if not refuse_unless_accepted(report.problems, dataset.folder, config.data.accept_problems):
+        note(f"{dataset.model}: {report.files} shards agree with {source}, and with the engine")
     write_json(paths.validation(request.model), report.to_json())
-    _add_to_run(request)
+    _add_to_run(request, report, dataset.tracking_key)
     return report
 
 
-def _add_to_run(request: ValidationRequest) -> None:
+def _add_to_run(request: ValidationRequest, report: ValidationReport, key: str | None) -> None:
     recorded = request.paths.data_report(request.model)
     if not journals(recorded):  # reports/ may have been cleared: the data are valid all the same
         return
-    with amend_run(recorded, store_of(request.config)) as run:
-        run.set_tags({"validation": "passed"})
+    with amend_run(recorded, store_of(request.config), key) as run:
+        run.set_tags({"validation": "accepted" if report.problems else "passed"})
         run.log_artifact(request.paths.validation(request.model))
 
 
@@ -81,7 +81,7 @@ def tracked_inventory(config: Config, dataset: DatasetSidecar, local_inventory: 
     store = store_of(config)
     if store:
         try:
-            if dataset.run_id and get_run(connect(store), store, dataset.run_id) is None:
+            if dataset.run_id and get_run(connect_to_read(store), store, dataset.run_id) is None:
                 # As after `make clean`. The data set's own id, in dataset.json, still tells other data from these.
                 raise StoreUnavailable(
                     f"{store.shown} has no run {dataset.run_id} any more, that of data set {dataset.dataset_id} "

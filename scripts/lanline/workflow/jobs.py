@@ -52,6 +52,7 @@ def training_output(paths: Paths, framework: str) -> dict[str, Path]:
         "onnx": paths.onnx(run),
         "weights": paths.network_folder(run) / "weights.safetensors",
         "network": paths.network_folder(run) / "network.json",
+        "hssm": paths.network_folder(run) / "hssm.json",
         "history": paths.history(run),
         "run": paths.run(run),
         "config": paths.training_report(run) / "config.yaml",

@@ -20,7 +20,9 @@ from lanline.files import sha256_file
 from lanline.paths import Paths, shard_groups, shard_label
 from lanline.sidecars import ShardSidecar
 from lanline.stages.generate_shards import ShardsRequest, generate_shards
+from lanline.tracking.journal.events import Start, Tags
 from lanline.tracking.journal.origin import attempts
+from lanline.tracking.journal.record import fold
 
 WILDCARDS = {"model": "ddm", "network": "lan", "framework": "torch", "seed": "1"}
 
@@ -310,8 +312,10 @@ def test_a_missing_slurm_is_named():
         run_slurm("no-such-command")
 
 
-def test_all_jobs_of_a_run_are_remembered():
-    events = [{"event": "start", "tags": {"slurm_job_id": "3"}}, {"event": "tags", "tags": {"slurm_job_id": "4"}}]
-    assert attempts(events, {"slurm_job_id": "7"}) == {"slurm_job_ids": "3, 4, 7"}
-    assert attempts(events, {"slurm_job_id": "4"}) == {"slurm_job_ids": "3, 4"}
+def test_all_jobs_of_a_run_are_remembered(tmp_path):
+    store = {"key": "k", "name": "n", "experiment": "e", "store": None, "time": 0, "identity": ""}
+    events = [Start(**store, tags={"slurm_job_id": "3"}), Tags(tags={"slurm_job_id": "4"})]
+    jobs = fold(events, tmp_path / "journal" / "k.jsonl").jobs
+    assert attempts(jobs, {"slurm_job_id": "7"}) == {"slurm_job_ids": "3, 4, 7"}
+    assert attempts(jobs, {"slurm_job_id": "4"}) == {"slurm_job_ids": "3, 4"}
     assert attempts([], {}) == {}

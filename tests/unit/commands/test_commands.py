@@ -169,6 +169,7 @@ def test_a_folder_of_shards_trains(made, application, config):
     folder = network_of(Path("nets"))
     assert {path.name for path in folder.iterdir()} == {
         "model.onnx",
+        "hssm.json",
         "weights.safetensors",
         "network.json",
         "history.csv",

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from lanline.commands.foreign_config import LanfactoryFile, SsmsFile, check, parse_bound
+from lanline.commands.foreign_config import LanfactoryFile, SsmsFile, check, nested, parse_bound
 from lanline.commands.training_plan import read_plan
 from lanline.config import Data, Training, parse_config
 from lanline.errors import UserError
@@ -111,8 +111,8 @@ def test_lists_that_do_not_fit_are_named(sizes, activations):
     ("changes", "expected"),
     [
         ({"NETWORK_TYPE": "transformer"}, ["NETWORK_TYPE", "does not train networks of type 'transformer'"]),
-        ({"N_TRAINING_FILES": [1, 2]}, ["N_TRAINING_FILES", "[1, 2]"]),
-        ({"SHUFFLE": False}, ["SHUFFLE", "always shuffles"]),
+        ({"N_TRAINING_FILES": "all"}, ["N_TRAINING_FILES", "'all'"]),
+        ({"SHUFFLE": "sometimes"}, ["SHUFFLE", "'sometimes'"]),
         ({"OPTIMIZER_": "rmsprop"}, ["OPTIMIZER_", "'adam' or 'sgd'", "'rmsprop'"]),
         ({"LR_SCHEDULER": "cosine"}, ["LR_SCHEDULER", "'reduce_on_plateau' or 'multiply'"]),
         ({"LR_SCHEDULER_PARAMS": {"gama": 1}}, ["LR_SCHEDULER_PARAMS.gama", "unknown key"]),
@@ -232,6 +232,33 @@ def test_ssm_simulators_configuration_is_read():
     assert (data.n_trajectories, data.delta_t) == (3000, 0.002)
     with pytest.raises(UserError, match=r"ESTIMATOR\.TYPE: Input should be 'kde'"):
         check(SsmsFile, yaml.safe_load(text.replace("'kde'", "'pyddm'")), "g.yaml")
+
+
+def test_production_files_of_the_field_are_taken(tmp_path, capsys):
+    """SHUFFLE: False stands in them, and N_TRAINING_FILES may have a number for each network."""
+    text = SHIPPED.replace("SHUFFLE: True", "SHUFFLE: False").replace("10000 # can be list", "[100, 200, 300]")
+    (tmp_path / "lan.yaml").write_text(text)
+    assert read_plan(tmp_path / "lan.yaml", "torch", 1, None).max_files == 200
+    assert "SHUFFLE: False has no effect" in capsys.readouterr().err
+    with pytest.raises(UserError, match="N_TRAINING_FILES has 2 numbers"):
+        file(N_TRAINING_FILES=[1, 2]).max_files(2)
+
+
+def test_the_flat_file_of_an_older_ssm_simulators_is_the_nested_one_of_today():
+    flat = """
+MODEL: ddm
+N_SAMPLES: 3000
+N_PARAMETER_SETS: 100
+DELTA_T: 0.002
+N_TRAINING_SAMPLES_BY_PARAMETER_SET: 150
+N_SUBRUNS: 20
+GENERATOR_APPROACH: lan
+"""
+    data = check(SsmsFile, nested(yaml.safe_load(flat)), "old.yaml").data()
+    assert (data["thetas_per_shard"], data["rows_per_theta"]) == (100, 150)
+    assert (data["n_trajectories"], data["delta_t"]) == (3000, 0.002)
+    with pytest.raises(UserError, match=r"DELTA_T stands for SIMULATOR\.DELTA_T"):
+        nested({"DELTA_T": 0.1, "SIMULATOR": {"DELTA_T": 0.2}})
 
 
 def test_looking_for_a_gpu_leaves_jax_the_threads_of_the_training(tmp_path):

@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -191,9 +192,14 @@ def test_a_shard_is_used_as_it_is(tmp_path):
         ({"lan_data": np.array([[object()]])}, "has no array lan_data"),
         ({"lan_labels": np.ones(5)}, "have shapes"),
         ({"lan_labels": np.full(6, np.nan)}, "6 values of lan_labels are NaN or infinite"),
-        (
-            {"model_config": {"name": "ddm", "params": ["a", "v", "z", "t"]}},
-            "has the parameters a, v, z, t; expected v, a",
+        ({"lan_labels": np.r_[-np.inf, np.ones(5)]}, "set LABELS_LOWER_BOUND"),
+        ({"lan_data": np.ones((0, 6)), "lan_labels": np.ones(0)}, "has no rows"),
+        *(
+            (
+                {"model_config": {"name": "ddm", "params": kind(["a", "v", "z", "t"])}},
+                "has the parameters a, v, z, t; expected v, a",
+            )
+            for kind in (list, tuple, np.array)
         ),
     ],
 )
@@ -203,6 +209,73 @@ def test_a_pickle_that_cannot_be_trained_on_is_named(tmp_path, changes, message)
         as_shard(source, tmp_path / "shards", "lan", PARAMS)
     assert message in str(caught.value)
     assert not (tmp_path / "shards").exists()
+
+
+def test_labels_without_density_are_raised_to_the_floor(tmp_path):
+    """As LANfactory raises them to LABELS_LOWER_BOUND."""
+    source = write(tmp_path / "x.pickle", content(lan_labels=np.r_[-np.inf, np.zeros(5)]))
+    raised = as_shard(source, tmp_path / "shards", "lan", PARAMS, -16.0)
+    np.testing.assert_array_equal(read_shard(raised, ["lan_labels"])["lan_labels"], [-16, 0, 0, 0, 0, 0])
+    lower = as_shard(source, tmp_path / "shards", "lan", PARAMS, -20.0)
+    assert read_shard(lower, ["lan_labels"])["lan_labels"][0] == -20
+
+
+def test_files_that_have_no_network_types_yet_are_of_a_lan(tmp_path):
+    old = {"data": np.ones((3, 6)), "labels": np.zeros(3), "model_config": {"name": "ddm", "params": list(PARAMS)}}
+    shard = as_shard(write(tmp_path / "x.pickle", old), tmp_path / "shards", "lan", PARAMS)
+    np.testing.assert_array_equal(read_shard(shard, ["lan_data"])["lan_data"], np.ones((3, 6)))
+
+
+# --- files that ask for too much --------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"\x80\x04\x8e" + (6 * 10**9).to_bytes(8, "little") + b".",  # bytes of 6 GB
+        b"\x80\x05\x96" + (6 * 10**9).to_bytes(8, "little") + b".",  # a bytearray
+        b"\x80\x04\x95" + (6 * 10**9).to_bytes(8, "little") + b".",  # a frame
+        b"\x80\x02B\xff\xff\xff\x7f.",
+    ],
+)
+def test_no_memory_is_taken_for_what_is_not_there(tmp_path, program):
+    path = tmp_path / "x.pickle"
+    path.write_bytes(program)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="ends too early"):
+            read_pickle(path)
+        assert tracemalloc.get_traced_memory()[1] < 10**7
+    finally:
+        tracemalloc.stop()
+
+
+def test_nested_keys_that_would_take_for_ever_to_hash_are_refused(tmp_path):
+    nested = b"(I1\ntp0\n" + b"".join(b"0g%d\ng%d\n\x86p%d\n" % (i, i, i + 1) for i in range(90))
+    for end in (b"}g90\nI1\ns.", b"(g90\nI1\nd.", b"\x8f(g90\n\x90.", b"(g90\n\x91."):
+        path = tmp_path / "x.pickle"
+        path.write_bytes(b"\x80\x04" + nested + end)
+        with pytest.raises(UserError, match="as a key"):
+            read_pickle(path)
+
+
+def test_many_arrays_and_a_large_memo_take_no_quadratic_time(tmp_path):
+    """With a look at the whole memo for each array this takes minutes."""
+    many = [np.float64(i) for i in range(30_000)] + [str(i) for i in range(100_000)]
+    path = write(tmp_path / "x.pickle", {"many": many, "arrays": [np.ones(1) * i for i in range(10_000)]}, 2)
+    assert read_pickle(path)["arrays"][7] == 7
+
+
+def test_deep_nesting_is_read_or_refused(tmp_path):
+    path = tmp_path / "x.pickle"
+    path.write_bytes(b"}(S'a'\n" + b"]" * 100_000 + b"a" * 99_999 + b"u.")
+    assert isinstance(read_pickle(path)["a"], list)
+
+
+@pytest.mark.parametrize("length", [0, 1, 20, 200])
+def test_a_truncated_file_is_named_with_a_reason(tmp_path, length):
+    path = tmp_path / "x.pickle"
+    path.write_bytes(pickle.dumps(content())[:length])
+    with pytest.raises(UserError, match=r"x\.pickle cannot be read as a pickle of arrays: it ends too early"):
+        read_pickle(path)
 
 
 # --- hostile files ----------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import socket
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -96,3 +98,32 @@ def test_what_records_contradict_is_always_printed(old_network, capsys):
     assert ("no shards are listed" in printed) == (not tracked)
     print_lineage(str(copy), as_json=True)
     assert bool(json.loads(capsys.readouterr().out)["contradictions"]) == (not tracked)
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:{port}", "sqlite:///{folder}/other.sqlite"])
+def test_a_network_from_elsewhere_decides_not_whom_a_question_goes_to(old_network, tmp_path, monkeypatch, uri):
+    """The token is for the configured store alone, and no tables are made in somebody's database."""
+    copy, tracked = old_network
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "s3cret")
+    shutil.rmtree("reports")
+    with socket.create_server(("127.0.0.1", 0)) as server, sqlite3.connect(tmp_path / "other.sqlite") as other:
+        other.execute("CREATE TABLE mine (x)")
+        other.commit()
+        before = (tmp_path / "other.sqlite").read_bytes()
+        named = uri.format(port=server.getsockname()[1], folder=tmp_path)
+        sidecar = json.loads((copy / "run.json").read_text())
+        (copy / "run.json").write_text(json.dumps({**sidecar, "tracking_uri": named}))
+        with trace(copy) as lineage:
+            assert any(named in note for note in lineage.notes) == (not tracked)
+        server.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            server.accept()
+    assert (tmp_path / "other.sqlite").read_bytes() == before
+
+
+def test_a_key_with_a_quote_in_it_is_a_note(old_network):
+    copy, _ = old_network
+    sidecar = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps({**sidecar, "tracking_key": 'it\'s "one"'}))
+    with trace(copy) as lineage:
+        assert "is no id or key" in "\n".join(lineage.notes)

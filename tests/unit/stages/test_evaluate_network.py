@@ -25,6 +25,6 @@ def test_a_network_that_passes_is_registered_with_all_of_its_metrics(tmp_path, m
         pass
     run.write(Paths("x").run(run.name))
     evaluate_network(EvaluationRequest(config, run.name, Paths("x"), 1))
-    [registered] = [event for event, _ in read_events(journals(report)[-1]) if event["event"] == "register"]
+    [registered] = [event.model_dump() for event, _ in read_events(journals(report)[-1]) if event.event == "register"]
     of_run = {"dataset_id": "its dataset_id", "framework": "its framework"}
     assert registered["tags"] == {**of_run, **dict.fromkeys(fields, "0.987654")}

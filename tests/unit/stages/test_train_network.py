@@ -64,7 +64,7 @@ def train(data, folder, fails=False):
 
 def events(folder):
     """Of each run in the folder, in the order in which they began."""
-    return [[event for event, _ in read_events(path)] for path in sorted(folder.rglob("journal/*.jsonl"))]
+    return [[event.model_dump() for event, _ in read_events(path)] for path in sorted(folder.rglob("journal/*.jsonl"))]
 
 
 class Killed(Exception):

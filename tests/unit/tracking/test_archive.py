@@ -189,6 +189,20 @@ def test_a_tampered_archive_is_refused(tmp_path, new_store, change, message):
     assert connect(there).get_experiment_by_name("e") is None
 
 
+def test_an_import_that_mlflow_refuses_leaves_no_run(tmp_path, new_store):
+    here, there = new_store("here"), new_store("there")
+    with open_run(tmp_path / "w", "n", "e", store=here) as run:
+        run.log_metrics({"a": 1})
+    export_run(here, run.run_id, tmp_path / "run.zip")
+    changed = rewritten(tmp_path / "run.zip", with_runs(params={"no=name": "1"}))
+    with pytest.raises(UserError, match="refused"):
+        import_archive(there, changed)
+    client = connect(there)
+    assert client.search_runs([client.get_experiment_by_name("e").experiment_id]) == []
+    [imported] = import_archive(there, tmp_path / "run.zip").values()
+    assert client.get_run(imported).info.status == "FINISHED"
+
+
 def test_what_is_no_archive(tmp_path, new_store):
     (tmp_path / "x.zip").write_text("hello")
     with pytest.raises(UserError, match="not an archive"):
@@ -310,7 +324,7 @@ def test_after_an_outage_the_advice_finds_the_record(tmp_path, monkeypatch, caps
         outage.setattr("lanline.tracking.mlflow.mirror.connect", away)
         with open_run(Path(folder), "n", "e", store=store):
             pass
-    assert f"`{command}` brings it over" in capsys.readouterr().err
+    assert f"`{command}` syncs it" in capsys.readouterr().err
     arguments = shlex.split(command.removeprefix("lanline ").replace("make mlflow-sync", "sync"))
     main([*arguments, "--uri", store.uri], standalone_mode=False)
     assert ": run " in capsys.readouterr().out

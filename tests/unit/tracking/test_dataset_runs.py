@@ -19,8 +19,9 @@ from lanline.stages.validate_training_data import tracked_inventory
 from lanline.tracking.admin.prune import prune, select
 from lanline.tracking.journal.amend import amend_run
 from lanline.tracking.journal.opening import open_run
+from lanline.tracking.journal.position import read_position
 from lanline.tracking.mlflow.dataset_runs import find_dataset_runs, read_inventory
-from lanline.tracking.mlflow.mirror import mirror, read_position
+from lanline.tracking.mlflow.mirror import mirror
 from lanline.tracking.mlflow.store import Store, StoreUnavailable, connect, resolve_store
 from lanline.tracking.mlflow.sync import sync
 

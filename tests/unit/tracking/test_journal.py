@@ -1,6 +1,5 @@
 """The record on disk, without MLflow: complete, honest about endings, and free of credentials."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -10,8 +9,10 @@ import pytest
 
 from lanline.errors import UserError
 from lanline.files import redact
-from lanline.tracking.journal.events import end_if_dead, is_alive, journals, new_key, read_events, summary
+from lanline.tracking.journal.events import Tags, journals, new_key, read_events, to_line
 from lanline.tracking.journal.opening import open_run
+from lanline.tracking.journal.record import read_run
+from lanline.tracking.journal.writer import end_if_dead, is_alive
 from lanline.tracking.mlflow.store import resolve_store
 
 CHILD = """
@@ -25,7 +26,7 @@ with open_run(sys.argv[1], "n", "e", params={"lr": 0.1}) as run:
 
 
 def events_of(folder: Path) -> list[dict]:
-    return [event for event, _ in read_events(journals(folder)[-1])]
+    return [event.model_dump() for event, _ in read_events(journals(folder)[-1])]
 
 
 def start_child(folder: Path) -> subprocess.Popen:
@@ -98,12 +99,12 @@ def test_a_killed_run_is_known_to_be_dead_and_is_gone_on_with(tmp_path, capfd):
     with journal.open("a") as handle:
         handle.write('{"event": "metrics", "ti')  # the line that it died in
     assert not is_alive(journal)
-    assert summary(journal)["status"] == "RUNNING"
+    assert read_run(journal).status == "RUNNING"
     with open_run(tmp_path, "n", "e", params={"lr": 0.1}) as run:
         run.log_metrics({"loss": 1.0}, step=1)  # done again from the checkpoint: not doubled
         run.log_metrics({"loss": 0.5}, step=2)
     assert run.resumed
-    assert "goes on with run" in capfd.readouterr().err
+    assert "resuming run" in capfd.readouterr().err
     assert journals(tmp_path) == [journal]
     kinds = [event["event"] for event in events_of(tmp_path)]
     assert kinds == ["start", "params", "metrics", "resume", "tags", "links", "metrics", "end"]
@@ -116,8 +117,8 @@ def test_end_if_dead_writes_the_end_once(tmp_path):
     journal = journals(tmp_path)[0]
     assert end_if_dead(journal)
     assert not end_if_dead(journal)
-    assert summary(journal)["status"] == "KILLED"
-    assert "kill -9" in summary(journal)["reason"]
+    assert read_run(journal).status == "KILLED"
+    assert "kill -9" in read_run(journal).tags["reason"]
 
 
 def test_other_settings_or_a_finished_run_make_a_new_run(tmp_path):
@@ -141,7 +142,7 @@ def test_other_settings_or_a_finished_run_make_a_new_run(tmp_path):
 
 @pytest.mark.parametrize("rate", [0.1, 0.2], ids=["same settings", "other settings"])
 def test_two_writers_in_one_folder_are_refused(tmp_path, monkeypatch, rate):
-    monkeypatch.setattr("lanline.tracking.journal.events.PATIENCE", 0.1)
+    monkeypatch.setattr("lanline.tracking.journal.writer.PATIENCE", 0.1)
     child = start_child(tmp_path)
     try:
         with pytest.raises(UserError, match="is being written by another process"):
@@ -172,6 +173,13 @@ def test_a_param_does_not_change(tmp_path):
         "postgresql://ann:with/s3cret@db/mlflow",
         "postgresql://ann:1/s3cret@db:5432/mlflow",
         "sqlite:///x.db?password=s3cret&a=b",
+        "postgresql://db/mlflow?sslmode=verify-full&sslpassword=s3cret",
+        "https://host/x?access_token=s3cret",
+        "https://host/x?api_key=s3cret&sig=s3cret#token=s3cret",
+        "https://bucket.host/key?X-Amz-Signature=s3cret",
+        "mssql+pyodbc:///?odbc_connect=Driver%3D%7BX%7D%3BPWD%3Ds3cret",
+        "mssql://host/db;PWD=s3cret",
+        "https://host/x?s3cret",
     ],
 )
 def test_credentials_are_cut_out(tmp_path, uri):
@@ -183,6 +191,8 @@ def test_credentials_are_cut_out(tmp_path, uri):
         raise RuntimeError(uri)
     assert "s3cret" not in run.journal.read_text()
     assert redact("http://a:b@host/x and s3://bucket/key") == "http://***@host/x and s3://bucket/key"
+    assert redact("sqlite:///x.db?timeout=9") == "sqlite:///x.db?timeout=9"
+    assert redact("http://host/#/experiments/3/runs/ab12") == "http://host/#/experiments/3/runs/ab12"
 
 
 @pytest.mark.parametrize("text", ['["http://h/?token=abc"]', 'says "http://ann:abc@h"', "C:\\dir?token=abc\\x"])
@@ -200,8 +210,8 @@ def test_a_journal_needs_no_mlflow_and_no_heavy_import(tmp_path):
     code = f"""
 import sys
 from lanline.tracking.journal.opening import open_run
-from lanline.tracking import lineage
-from lanline.tracking.mlflow import sync as spool
+from lanline.tracking.mlflow import dataset_runs
+from lanline.tracking.mlflow import sync
 from lanline.tracking.mlflow import store
 with open_run({str(tmp_path)!r}, "n", "e") as run:
     run.log_metrics({{"a": 1}})
@@ -264,11 +274,11 @@ def test_a_damaged_journal_is_named(tmp_path):
 
 def test_a_line_that_is_being_written_is_left_for_later(tmp_path):
     path = tmp_path / "x.jsonl"
-    path.write_text(json.dumps({"event": "start"}) + "\n" + '{"event": "en')
+    path.write_text(to_line(Tags(tags={"a": "b"})) + '{"event": "en')
     [(_, offset)] = read_events(path)
     with path.open("a") as handle:
-        handle.write('d"}\n')
-    assert [event["event"] for event, _ in read_events(path, offset)] == ["end"]
+        handle.write('d", "status": "FINISHED", "time": 1}\n')
+    assert [event.event for event, _ in read_events(path, offset)] == ["end"]
 
 
 def test_keys_sort_by_time_also_where_a_second_ends(monkeypatch):

@@ -14,9 +14,11 @@ import pytest
 from lanline.errors import UserError
 from lanline.experiment import BaseExperiment
 from lanline.tracking.journal.amend import amend_run
-from lanline.tracking.journal.events import journals, summary
+from lanline.tracking.journal.events import journals
 from lanline.tracking.journal.opening import open_run
-from lanline.tracking.mlflow.mirror import Position, is_complete, mirror, position_file, read_position
+from lanline.tracking.journal.position import Position, is_complete, position_file, read_position
+from lanline.tracking.journal.record import read_run
+from lanline.tracking.mlflow.mirror import mirror
 from lanline.tracking.mlflow.store import Store, StoreUnavailable, connect, create_experiments, resolve_store
 from lanline.tracking.mlflow.sync import sync
 
@@ -170,7 +172,7 @@ def test_a_damaged_record_does_not_keep_the_others_out(tmp_path, store):
     whole = record(tmp_path / "reports" / "c", store)
     position_file(whole.journal).unlink()
     said = sync(tmp_path / "reports", store)
-    assert ["not brought over" in line for line in said] == [True, True, False]
+    assert ["not synced" in line for line in said] == [True, True, False]
     assert str(damaged) in said[0]
     assert odd_position.stem in said[1]
     assert is_complete(whole.journal)
@@ -270,7 +272,7 @@ def test_after_a_kill_of_everything_the_next_sync_ends_the_run(tmp_path, store):
     lines = sync(tmp_path, store)
     assert "its process died" in lines[0]
     assert runs_of(store, "e")[0].info.status == "KILLED"
-    assert summary(journal)["status"] == "KILLED"
+    assert read_run(journal).status == "KILLED"
 
 
 @pytest.mark.parametrize("follow", [False, pytest.param(True, marks=pytest.mark.slow)])

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from lanline.tracking.journal.events import journals, read_events, summary
+from lanline.tracking.journal.events import Metrics, journals, read_events
 from lanline.tracking.journal.opening import open_run
-from lanline.tracking.mlflow.mirror import is_complete
+from lanline.tracking.journal.position import is_complete
+from lanline.tracking.journal.record import read_run
 from lanline.tracking.mlflow.store import Store, StoreUnavailable, connect, resolve_store
 from lanline.tracking.mlflow.sync import sync
 from mlflow_server import PASSWORD, MlflowServer
@@ -73,17 +74,17 @@ def delays(child: subprocess.Popen, folder: Path) -> tuple[float, float, str]:
 def assert_mirrored(journal: Path, store: Store) -> None:
     """Steps, values, times and the artifact are as the journal has them, once."""
     client = connect(store)
-    start = summary(journal)
+    start = read_run(journal)
     experiment = client.get_experiment_by_name("e")
-    [run] = client.search_runs([experiment.experiment_id], f"tags.`lanline.key` = '{start['key']}'")
+    [run] = client.search_runs([experiment.experiment_id], f"tags.`lanline.key` = '{start.key}'")
     wanted = [
-        (event["step"], event["metrics"]["loss"], event["time"])
+        (event.step, event.metrics["loss"], event.time)
         for event, _ in read_events(journal)
-        if event["event"] == "metrics"
+        if isinstance(event, Metrics)
     ]
     found = [(m.step, m.value, m.timestamp) for m in client.get_metric_history(run.info.run_id, "loss")]
     assert found == wanted
-    assert (run.info.status, run.info.start_time) == ("FINISHED", start["time"])
+    assert (run.info.status, run.info.start_time) == ("FINISHED", start.start_time)
     assert [item.path for item in client.list_artifacts(run.info.run_id)] == ["net.txt"]
 
 

@@ -10,7 +10,7 @@ from lanline.errors import UserError
 from lanline.tracking.journal.amend import amend_run
 from lanline.tracking.journal.events import journals
 from lanline.tracking.journal.opening import open_run
-from lanline.tracking.mlflow.mirror import position_file, read_position
+from lanline.tracking.journal.position import position_file, read_position
 from lanline.tracking.mlflow.registry import promote
 from lanline.tracking.mlflow.store import Store, connect, resolve_store
 from lanline.tracking.mlflow.sync import sync

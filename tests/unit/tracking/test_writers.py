@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lanline.tracking.journal.events import Journal
+from lanline.tracking.journal.events import Metrics, read_events
 from lanline.tracking.journal.opening import open_run
+from lanline.tracking.journal.writer import Journal
 from lanline.tracking.mlflow.store import connect, create_experiments, resolve_store
 
 pytest.importorskip("mlflow")
@@ -69,14 +70,12 @@ def append(path: Path, number: int) -> None:
     for step in range(200):
         try:
             with Journal(path) as journal:
-                journal.append("metrics", step=step, number=number)
+                journal.append(Metrics(time=0, step=step, metrics={"number": number}))
         except BlockingIOError:
             continue
 
 
 def test_a_journal_has_one_writer_at_a_time_and_whole_lines(tmp_path):
-    from lanline.tracking.journal.events import read_events
-
     path = tmp_path / "x.jsonl"
     run_processes(append, [(path, number) for number in range(4)])
-    assert all(event["event"] == "metrics" for event, _ in read_events(path))
+    assert all(event.event == "metrics" for event, _ in read_events(path))

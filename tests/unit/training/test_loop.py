@@ -291,7 +291,7 @@ def test_a_line_about_progress_counts_what_has_ended(tmp_path, monkeypatch):
     monkeypatch.setattr("lanline.training.loop.SHOW_SECONDS", 0)
     files, lines = write_files(tmp_path, [1_000, 4 * BLOCK_ROWS]), []
     job = Job(SPEC, SETTINGS.model_copy(update={"epochs": 1}), "torch", 1, files[1:], files[:1], "d", threads=2)
-    train(job, None, lambda metrics, step: None, lambda line: None, lines.append)
+    train(job, None, lambda metrics, step: None, lambda line: None, show=lines.append)
     assert [line.split()[2] for line in lines] == ["25%", "50%", "75%", "100%"]
 
 

@@ -30,6 +30,7 @@ from lanline.models import Model
 N_NODES = 128
 # Nodes run from where log f is this far below its peak at the nearer bound to where as much has decayed.
 DEPTH = 24.0
+STRONG_DRIFT = 12.0  # |v| a, above all of the registry, from which drift moves the peak away from the nodes
 
 
 def covers(model: Model) -> bool:
@@ -121,6 +122,22 @@ def log_density_at(t, c, v, a, k, y0, sv):
     )
 
 
+@njit(cache=True)
+def drift_window(near, far, v, sv):
+    """First and last decision time at which log f is less than DEPTH below its peak, for strong drift.
+
+    Where (d - v t)^2 / (2 t) = DEPTH for the distances ``near`` and ``far`` of the bounds; a drift that varies by
+    ``sv`` is taken at six of these away on either side.
+    """
+    fast, slow = abs(v) + 6 * sv, max(abs(v) - 6 * sv, 0.0)
+    b = near * fast + DEPTH
+    first = near * near / (b + math.sqrt(b * b - near * near * fast * fast))
+    if slow == 0.0:
+        return first, math.inf
+    b = far * slow + DEPTH
+    return first, (b + math.sqrt(b * b - far * far * slow * slow)) / (slow * slow)
+
+
 @njit(cache=True, nogil=True)
 def _tabulate(shape, limit, n):
     """Nodes that are geometric in the transformed time s, and both log-densities there."""
@@ -133,7 +150,13 @@ def _tabulate(shape, limit, n):
         end = max(limit[i], 1e-9)  # a limit before the onset leaves no density at all
         if a - k * end > 0.0:
             last = min(last, end / (a * (a - k * end)))
-        first = min((1 - abs(y0)) ** 2 / (2 * DEPTH), 0.5 * last)
+        first = (1 - abs(y0)) ** 2 / (2 * DEPTH)
+        if abs(v) * a > STRONG_DRIFT:
+            begin, stop = drift_window(a * (1 - abs(y0)), a * (1 + abs(y0)), abs(v) + k, sv)
+            first = begin / (a * (a - k * begin))
+            if k <= 0.0:  # a bound that collapses ends all trials itself
+                last = min(last, stop / (a * a))
+        first = min(first, 0.5 * last)
         ratio = math.log(last / first) / (n - 1)
         for j in range(n):
             s = first * math.exp(ratio * j)

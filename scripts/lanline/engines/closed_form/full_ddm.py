@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lanline.engines.closed_form.ddm import DEPTH, log_density_at
+from lanline.engines.closed_form.ddm import DEPTH, STRONG_DRIFT, drift_window, log_density_at
 from lanline.engines.closed_form.drawing import draw_in_time
 from lanline.engines.compiled import njit
 from lanline.engines.tables import RULE, Table, hermite, make_table
@@ -133,7 +133,11 @@ def _tabulate(shape, limit, n, nodes, weights):
         v, a, low, high, sv, inside = shape[i]
         last = min(a * a * DEPTH * 8 / (math.pi * math.pi), max(limit[i], 1e-9))
         nearest = max(min(a - high, a + low), 1e-3 * a)
-        first = min(nearest * nearest / (2 * DEPTH), 0.5 * last)
+        first = nearest * nearest / (2 * DEPTH)
+        if abs(v) * a > STRONG_DRIFT:
+            first, stop = drift_window(nearest, max(a - low, a + high), v, sv)
+            last = min(last, stop)
+        first = min(first, 0.5 * last)
         ratio = math.log(last / first) / (n - 1)
         for j in range(n):
             t = first * math.exp(ratio * j)

@@ -117,13 +117,19 @@ def make_reference(model: Model, data: Data, settings: Evaluation) -> Reference:
 def _gather(blocks: Iterator[Trials], model: Model, settings: Evaluation) -> Trials:
     """The first ``settings.trials`` trials that count."""
     taken: list[Trials] = []
-    counted = simulated = 0
+    counted = simulated = omitted = 0
     while counted < settings.trials:
         block = next(blocks)
         taken.append(block)
         counted += len(block.rt)
         simulated += len(block.rt) + block.below_min + block.omitted
+        omitted += block.omitted
         if counted < simulated / MOST_PER_COUNTED and simulated > settings.trials:
+            if omitted > simulated / 2:
+                raise UserError(
+                    f"data.max_t: {omitted:,} of {simulated:,} simulated trials of {model.name} have no response "
+                    "before it (or before the model's deadline), too many to judge a network by the others"
+                )
             raise UserError(
                 f"evaluation.min_log_density: only {counted:,} of {simulated:,} simulated trials of {model.name} "
                 f"have a response and a reference log-density above {settings.min_log_density:g}"

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,9 +23,30 @@ from typing_extensions import TypedDict  # pydantic refuses that of Python 3.11
 from lanline.errors import UserError
 from lanline.files import atomic_path, redact, redact_values
 from lanline.logs import say
-from lanline.tracking.journal.events import encode_number
-from lanline.tracking.mlflow.mirror import KEY_TAG
-from lanline.tracking.mlflow.store import Store, ask, connect, get_or_create_experiment, get_run, write
+from lanline.tracking.journal.events import (
+    FOLDER,
+    Artifact,
+    Dataset,
+    End,
+    Event,
+    Metrics,
+    Params,
+    Start,
+    Tags,
+    encode_number,
+    now,
+)
+from lanline.tracking.journal.writer import Journal
+from lanline.tracking.mlflow.mirror import mirror
+from lanline.tracking.mlflow.store import Store, call, connect, get_or_create_experiment, write
+from lanline.tracking.mlflow.tracked import (
+    CONTEXT_TAG,
+    HASHES_TAG,
+    KEY_TAG,
+    get_run,
+    read_tracked,
+    runs_with_key,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,7 +56,6 @@ ORIGINAL_ID = "imported_from_run_id"
 RUN_TAGS = ("data_generation_run_id", "mlflow.parentRunId", "supersedes", "superseded_by")
 EXPERIMENT_TAG = "data_generation_experiment_id"
 CHUNK = 1 << 20
-BATCH = 900
 
 
 class ArchivedDataset(TypedDict):
@@ -49,7 +71,7 @@ class ArchivedDataset(TypedDict):
 
 
 class ArchivedRun(TypedDict):
-    """A run in ``runs.json``. The id names its folder of artifacts, so it must not be a path."""
+    """The form of a run in ``runs.json``. The id names its folder of artifacts, so it must not be a path."""
 
     run_id: Annotated[str, Field(pattern=r"\A[0-9a-f]{32}\z")]
     name: str
@@ -82,10 +104,10 @@ def export_run(store: Store, run_id: str, archive: Path) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         try:
-            runs = [_read_run(client, store, run_id, root)]
+            runs = [_archived(client, store, run_id, root)]
             if data_run := runs[0]["tags"].get("data_generation_run_id"):
                 if get_run(client, store, data_run):
-                    runs.append(_read_run(client, store, data_run, root))
+                    runs.append(_archived(client, store, data_run, root))
                 else:
                     say(f"{store.shown} has no run {data_run} (the data set's) any more: it is not in the archive")
         except MlflowException as error:
@@ -120,7 +142,7 @@ def import_archive(store: Store, archive: Path) -> dict[str, str]:
         client = connect(store)
         ids: dict[str, str] = {}
         for run in reversed(runs):  # the data set first: the training names it
-            ids[run["run_id"]] = _write_run(client, store, run, root / "artifacts" / run["run_id"], ids)
+            ids[run["run_id"]] = _import_run(client, store, run, ids, root)
     return ids
 
 
@@ -129,33 +151,21 @@ def _facts(path: Path) -> dict[str, Any]:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(handle, "sha256").hexdigest()}
 
 
-def _read_run(client: MlflowClient, store: Store, run_id: str, root: Path) -> ArchivedRun:
-    run = ask(store, client.get_run, run_id)
-    experiment = ask(store, client.get_experiment, run.info.experiment_id)
-    artifacts = root / "artifacts" / run_id
-    artifacts.mkdir(parents=True)
-    if ask(store, client.list_artifacts, run_id):
-        ask(store, client.download_artifacts, run_id, "", str(artifacts))
-    metrics = [
-        [point.key, encode_number(point.value), point.timestamp, point.step]
-        for key in run.data.metrics
-        for point in ask(store, client.get_metric_history, run_id, key)
-    ]
-    datasets = [
-        {**dict(entry.dataset), "tags": {tag.key: tag.value for tag in entry.tags}}
-        for entry in run.inputs.dataset_inputs
-    ]
-    info = run.info
+def _archived(client: MlflowClient, store: Store, run_id: str, root: Path) -> dict[str, Any]:
+    """A run as it goes into ``runs.json``; its artifacts go below ``root``."""
+    run = read_tracked(client, store, call(store, client.get_run, run_id), root / "artifacts" / run_id)
+    context = [{CONTEXT_TAG: each.context} if each.context else {} for each in run.datasets]
+    datasets = [{**(each.described or {}), "tags": {**context[i], **each.tags}} for i, each in enumerate(run.datasets)]
     return {
         "run_id": run_id,
-        "name": info.run_name,
-        "experiment": experiment.name,
-        "status": info.status,
-        "start_time": info.start_time,
-        "end_time": info.end_time,
-        "params": run.data.params,
-        "tags": run.data.tags,
-        "metrics": metrics,
+        "name": run.name,
+        "experiment": run.experiment,
+        "status": run.status,
+        "start_time": run.start_time,
+        "end_time": run.end_time,
+        "params": run.params,
+        "tags": run.tags,
+        "metrics": [(each.name, encode_number(each.value), each.time, each.step) for each in run.history],
         "datasets": datasets,
     }
 
@@ -214,35 +224,71 @@ def _extract(source: zipfile.ZipFile, name: str, facts: dict[str, Any], target: 
         raise UserError(f"{archive}: member {name!r} was changed (its sha256 differs); nothing was imported")
 
 
-def _write_run(client: MlflowClient, store: Store, run: ArchivedRun, artifacts: Path, ids: dict[str, str]) -> str:
-    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+def _import_run(client: MlflowClient, store: Store, run: ArchivedRun, ids: dict[str, str], root: Path) -> str:
+    """Write the journal of a run beside its unpacked artifacts, and mirror it as any other.
+
+    Its key is made from the original id, so that an import which was cut off is taken up again.
+    """
+    from mlflow.exceptions import MlflowException
 
     experiment_id = get_or_create_experiment(client, store, run["experiment"])
-    # What goes on elsewhere never ends here; and only an import that was cut off is left as RUNNING.
+    # What is still running elsewhere never ends here; and only an import that was cut off is left as RUNNING.
     status = "KILLED" if run["status"] in ("RUNNING", "SCHEDULED") else run["status"]
     query = f"tags.{ORIGINAL_ID} = '{run['run_id']}'"
-    for found in ask(store, client.search_runs, [experiment_id], query):
+    for found in call(store, client.search_runs, [experiment_id], query):
         if found.info.status == status:
             return found.info.run_id
-        write(store, client.delete_run, found.info.run_id)  # an import that was cut off
+        if KEY_TAG not in found.data.tags:
+            write(store, client.delete_run, found.info.run_id)  # of an earlier lanline that was cut off
+    journal = root / FOLDER / f"imported-{run['run_id']}.jsonl"
     tags = {**_imported_tags(client, store, run, ids), ORIGINAL_ID: run["run_id"]}
-    name, begin = run["name"], run["start_time"]
-    new = write(store, client.create_run, experiment_id, start_time=begin, tags=tags, run_name=name).info.run_id
-    params = [Param(key, value) for key, value in run["params"].items()]
-    for i in range(0, len(params), 100):
-        write(store, client.log_batch, new, params=params[i : i + 100])
-    metrics = [Metric(key, float(value), when, step) for key, value, when, step in run["metrics"]]
-    for i in range(0, len(metrics), BATCH):
-        write(store, client.log_batch, new, metrics=metrics[i : i + BATCH])
+    with Journal(journal) as writer:
+        for event in _events(run, journal, tags, status, root / "artifacts" / run["run_id"]):
+            writer.append(event)
+    try:
+        run_id = mirror(journal, store).run_id
+    except MlflowException as error:
+        for refused in runs_with_key(client, store, journal.stem, [experiment_id]):
+            write(store, client.delete_run, refused.info.run_id)
+        raise UserError(f"run {run['run_id']} of the archive: {store.shown} refused it: {redact(str(error))}") from None
+    assert run_id is not None
+    return run_id
+
+
+def _events(run: ArchivedRun, journal: Path, tags: dict[str, str], status: str, artifacts: Path) -> Iterator[Event]:
+    """An archived run as the events of a journal."""
+    yield Start(
+        key=journal.stem,
+        name=run["name"],
+        experiment=run["experiment"],
+        store=None,
+        time=run["start_time"],
+        identity=run["run_id"],
+        tags={tag: value for tag, value in tags.items() if tag != HASHES_TAG},
+    )
+    yield Params(params=run["params"])
+    points: dict[tuple[int, int], list[dict[str, float]]] = {}
+    for name, value, when, step in run["metrics"]:
+        parts = points.setdefault((when, step), [])
+        if not parts or name in parts[-1]:
+            parts.append({})
+        parts[-1][name] = value
+    for (when, step), parts in points.items():
+        for metrics in parts:
+            yield Metrics(time=when, step=step, metrics=metrics)
     for entry in run["datasets"]:
-        inputs = [InputTag(key, value) for key, value in entry.pop("tags").items()]
-        write(store, client.log_inputs, new, datasets=[DatasetInput(Dataset(**entry), inputs)])
-    if artifacts.is_dir() and any(artifacts.iterdir()):
-        write(store, client.log_artifacts, new, str(artifacts))
-    if status != run["status"]:
-        write(store, client.set_tag, new, "reason", "was still running when it was exported")
-    write(store, client.set_terminated, new, status, end_time=run["end_time"])
-    return new
+        described: dict[str, Any] = {key: value for key, value in entry.items() if key != "tags"}
+        name, digest, source = entry["name"], entry["digest"], entry["source"]
+        yield Dataset(name=name, digest=digest, source=source, tags=entry["tags"], described=described)
+    for path in sorted(path for path in artifacts.rglob("*") if path.is_file()):
+        place = Path(os.path.relpath(path, journal.parent)).as_posix()
+        below = path.parent.relative_to(artifacts).as_posix()
+        facts = _facts(path)
+        yield Artifact(path=place, folder="" if below == "." else below, bytes=facts["bytes"], sha256=facts["sha256"])
+    # The hashes as they were recorded: those of the files that came would speak for a file that was changed before.
+    yield Tags(tags={HASHES_TAG: tags.get(HASHES_TAG, "{}")})
+    reason = "was still running when it was exported" if status != run["status"] else None
+    yield End(status=status, reason=reason, time=run["end_time"] or now())
 
 
 def _imported_tags(client: MlflowClient, store: Store, run: ArchivedRun, ids: dict[str, str]) -> dict[str, str]:
@@ -255,5 +301,5 @@ def _imported_tags(client: MlflowClient, store: Store, run: ArchivedRun, ids: di
         if (there := ids.get(run["tags"].get(tag, ""))) is not None:
             tags[tag] = there
     if (data_run := tags.get("data_generation_run_id")) is not None:
-        tags[EXPERIMENT_TAG] = ask(store, client.get_run, data_run).info.experiment_id
+        tags[EXPERIMENT_TAG] = call(store, client.get_run, data_run).info.experiment_id
     return tags

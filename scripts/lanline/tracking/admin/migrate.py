@@ -15,16 +15,8 @@ import yaml
 
 from lanline.errors import UserError
 from lanline.logs import say
+from lanline.tracking.mlflow.database import artifact_place, local_folder, replace_place, sqlite_uri
 from lanline.tracking.mlflow.store import DEFAULT_URI, Store, resolve_store, write_lock
-
-# Columns that hold places of artifacts.
-_PLACES = (
-    ("experiments", "artifact_location"),
-    ("runs", "artifact_uri"),
-    ("logged_models", "artifact_location"),
-    ("model_versions", "source"),
-    ("model_versions", "storage_location"),
-)
 
 
 def target(uri: str | None, artifact_location: str | None) -> Store:
@@ -65,47 +57,51 @@ def migrate(source: Path, store: Store) -> dict[str, int]:
         raise UserError(f"{source} is not a file store of MLflow: no folder in it has a meta.yaml")
     if store.database is None:
         raise UserError(f"{store.shown}: a file store is brought into a SQLite store, e.g. sqlite:///mlflow.db")
-    _refuse_if_it_has_runs(store)
-    store.database.parent.mkdir(parents=True, exist_ok=True)
-    fresh = store.database.with_name(store.database.name + ".migrating")
+    artifacts = local_folder(store.artifact_location or "")
+    if artifacts is None:
+        raise UserError(f"{store.shown}: artifacts are copied to a folder: unset MLFLOW_ARTIFACT_LOCATION")
+    database = store.database
+    _refuse_if_it_has_runs(database)
+    database.parent.mkdir(parents=True, exist_ok=True)
+    fresh = database.with_name(database.name + ".migrating")
     fresh.unlink(missing_ok=True)
     try:
         command = [sys.executable, "-m", "mlflow", "migrate-filestore"]
-        command += ["--source", str(source), "--target", f"sqlite:///{fresh}", "--no-progress"]
+        command += ["--source", str(source), "--target", sqlite_uri(fresh), "--no-progress"]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
             raise UserError(f"`mlflow migrate-filestore` failed (an MLflow of 2026 has it):\n{done.stderr}")
         found, wanted = _counts(fresh), _counts_of_source(source)
         if found != wanted:
             raise UserError(f"{source} has {wanted}, but {found} arrived; {store.shown} was left as it was")
-        with closing(sqlite3.connect(fresh)) as database:
-            database.execute("PRAGMA journal_mode=DELETE")  # the migration's WAL mode is no good on shared disks
-            _move_artifacts(database, source, Path(store.artifact_location))
-            database.commit()
-        _put_in_place(fresh, store)
+        with closing(sqlite3.connect(fresh)) as connection:
+            connection.execute("PRAGMA journal_mode=DELETE")  # the migration's WAL mode is no good on shared disks
+            _move_artifacts(connection, source, artifacts)
+            connection.commit()
+        _put_in_place(fresh, database, store)
     finally:
         for leftover in (fresh, Path(f"{fresh}-wal"), Path(f"{fresh}-shm")):
             leftover.unlink(missing_ok=True)
     return found
 
 
-def _refuse_if_it_has_runs(store: Store) -> None:
-    if store.database.exists() and _counts(store.database)["runs"]:
+def _refuse_if_it_has_runs(database: Path) -> None:
+    if database.exists() and _counts(database)["runs"]:
         raise UserError(
-            f"{store.shown} has runs already, and MLflow migrates into an empty store only: "
+            f"{sqlite_uri(database)} has runs already, and MLflow migrates into an empty store only: "
             "set MLFLOW_TRACKING_URI to another file, e.g. sqlite:///mlflow-old.db"
         )
 
 
-def _put_in_place(fresh: Path, store: Store) -> None:
+def _put_in_place(fresh: Path, database: Path, store: Store) -> None:
     """Make the new database the store's, unless a run began while it was made."""
     with write_lock(store):
-        _refuse_if_it_has_runs(store)
-        if not store.database.exists():
-            fresh.replace(store.database)
+        _refuse_if_it_has_runs(database)
+        if not database.exists():
+            fresh.replace(database)
             return
-        # Into the file that is there: who has it open would go on writing to one that was replaced.
-        with closing(sqlite3.connect(fresh)) as source, closing(sqlite3.connect(store.database)) as target:
+        # Into the file that is there: who has it open would continue to write to one that was replaced.
+        with closing(sqlite3.connect(fresh)) as source, closing(sqlite3.connect(database)) as target:
             source.backup(target)
 
 
@@ -128,9 +124,9 @@ def _counts_of_source(source: Path) -> dict[str, int]:
     return {"runs": len(runs), "params": params, "metrics": values}
 
 
-def _move_artifacts(database: sqlite3.Connection, source: Path, target: Path) -> None:
+def _move_artifacts(connection: sqlite3.Connection, source: Path, target: Path) -> None:
     """Copy what lies in the source, and set every place in the database from the old root to the new one."""
-    rows = database.execute("SELECT experiment_id, artifact_location FROM experiments").fetchall()
+    rows = connection.execute("SELECT experiment_id, artifact_location FROM experiments").fetchall()
     for experiment_id, old in rows:
         here = source / str(experiment_id)
         if not here.is_dir():
@@ -141,8 +137,4 @@ def _move_artifacts(database: sqlite3.Connection, source: Path, target: Path) ->
         new = target / str(experiment_id)
         for folder in [*here.glob("*/artifacts"), *here.glob("models/*/artifacts")]:
             shutil.copytree(folder, new / folder.relative_to(here), dirs_exist_ok=True)
-        for table, column in _PLACES:
-            database.execute(
-                f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR {column} LIKE ? || '/%'",
-                (str(new), len(old) + 1, old, old),
-            )
+        replace_place(connection, old, artifact_place(new))

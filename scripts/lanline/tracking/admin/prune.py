@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from lanline.errors import UserError
 from lanline.files import redact
 from lanline.tracking.mlflow.registry import runs_in_use
-from lanline.tracking.mlflow.store import Store, ask, ask_all, connect, write
+from lanline.tracking.mlflow.store import Store, call, call_all, connect, write
 
 _UNITS = {"h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -70,13 +70,13 @@ def select(store: Store, experiment: str, older_than: int = 0) -> tuple[list[Pru
         UserError: there is no experiment of that name.
     """
     client = connect(store)
-    found = ask(store, client.get_experiment_by_name, experiment)
+    found = call(store, client.get_experiment_by_name, experiment)
     if found is None:
-        names = ", ".join(sorted(each.name for each in ask(store, client.search_experiments)))
+        names = ", ".join(sorted(each.name for each in call(store, client.search_experiments)))
         raise UserError(f"{store.shown} has no experiment '{experiment}'; it has: {names}")
     before = int((time.time() - older_than) * 1000)
     query = f"attributes.start_time < {before} and attributes.status != 'RUNNING'"
-    runs = ask_all(store, client.search_runs, [found.experiment_id], query, _view(store))
+    runs = call_all(store, client.search_runs, [found.experiment_id], query, _view(store))
     needed = runs_in_use(client, store)
     chosen = [
         Prunable(info.run_id, info.run_name, info.status, info.start_time, needed.get(info.run_id, ""))
@@ -91,18 +91,18 @@ def are_last(store: Store, experiment: str, runs: list[Prunable]) -> bool:
     Never for MLflow's own, ``Default``: clients that name no experiment write there.
     """
     client = connect(store)
-    found = ask(store, client.get_experiment_by_name, experiment)
+    found = call(store, client.get_experiment_by_name, experiment)
     if found.experiment_id == "0" or found.lifecycle_stage == "deleted":
         return False
-    there = ask_all(store, client.search_runs, [found.experiment_id], "", _view(store))
+    there = call_all(store, client.search_runs, [found.experiment_id], "", _view(store))
     return {run.info.run_id for run in there} <= {run.run_id for run in runs}
 
 
 def trash_if_empty(store: Store, experiment: str) -> bool:
-    """Move an experiment to MLflow's trash, unless a run began in it meanwhile. Gives whether it did."""
+    """Move an experiment to MLflow's trash, unless a run began in it meanwhile, and return whether it did."""
     if empty := are_last(store, experiment, []):
         client = connect(store)
-        write(store, client.delete_experiment, ask(store, client.get_experiment_by_name, experiment).experiment_id)
+        write(store, client.delete_experiment, call(store, client.get_experiment_by_name, experiment).experiment_id)
     return empty
 
 
@@ -120,7 +120,7 @@ def prune(store: Store, runs: list[Prunable]) -> None:
     client = connect(store)
     for run in runs:
         try:
-            info = ask(store, client.get_run, run.run_id).info
+            info = call(store, client.get_run, run.run_id).info
             if info.lifecycle_stage == "active":
                 write(store, client.delete_run, run.run_id)
             if not only_trashes(store):

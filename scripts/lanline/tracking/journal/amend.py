@@ -3,39 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 
 from lanline.errors import UserError
 from lanline.tracking.journal.events import journals
-from lanline.tracking.journal.recorder import Run
+from lanline.tracking.journal.recorder import RunRecorder
 from lanline.tracking.mlflow.store import Store
 
 
-class EndedRun(Run):
-    """The last run that was recorded in a folder, open for additions; its status and times stay as they
-    are."""
-
-    def __enter__(self) -> EndedRun:
-        self._open_journal()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._writer.close()
-        if self._store:
-            self._bring_over()
-
-
-def amend_run(folder: Path, store: Store | None) -> EndedRun:
-    """The last run of ``folder``, to be used in a ``with`` block.
+def amend_run(folder: Path, store: Store | None, key: str | None = None) -> RunRecorder:
+    """A run that was recorded in ``folder``, to be used in a ``with`` block; its status and times stay as they are.
 
     Args:
         folder: report folder of the run.
         store: as for `lanline.tracking.journal.opening.open_run`.
+        key: which run, as a sidecar names it; default: the last one.
 
     Raises:
-        UserError: no run was recorded there.
+        UserError: no run was recorded there, or not this one.
     """
-    recorded = journals(folder)
+    recorded = [journal for journal in journals(folder) if key in (None, journal.stem)]
     if not recorded:
-        raise UserError(f"{folder}: no run was recorded there")
-    return EndedRun(recorded[-1], store, follow=False)
+        which = f"run {key} was not" if key and journals(folder) else "no run was"
+        raise UserError(f"{folder}: {which} recorded there")
+    return RunRecorder(recorded[-1], store)

@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-
-
-class Terminated(SystemExit):
-    """SIGTERM: `scancel`, SLURM's time limit, `kill`. Passes `except Exception` and exits as a shell expects."""
-
-
-def terminate(*_: object) -> None:
-    """Handler of SIGTERM: ends the process as an exception does, so that what is open is closed."""
-    raise Terminated(128 + signal.SIGTERM)
+from lanline.termination import Terminated
 
 
 def ending(error: BaseException | None) -> tuple[str, str]:

@@ -1,49 +1,159 @@
-"""The record of one run on disk: an append-only file of JSON lines, complete whatever becomes of MLflow.
+"""The lines of a journal: the record of one run on disk, complete whatever becomes of MLflow.
 
 A run's folder has ``journal/<key>.jsonl``; the keys sort by time, the last one is the current run of that
-folder. Each line is one event: ``start``, ``resume``, ``params``, ``metrics`` (with step and time), ``tags``,
-``links`` (tags whose value is the id of another run or experiment), ``dataset``, ``artifact``, ``register`` (a
-version in MLflow's model registry), ``end``. Times are milliseconds since 1970, as in MLflow. The writer
-holds a lock on the file as long as it lives, which is how others tell a dead run from a slow one.
+folder. Each line is one event, of a type below. Times are milliseconds since 1970, as in MLflow. What the events
+make together is folded in one place, `lanline.tracking.journal.record`.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
-import os
 import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, TypeAdapter, ValidationError
 
 from lanline.errors import UserError
 from lanline.files import redact_values
 
 FORMAT_VERSION = 1
 FOLDER = "journal"
-PATIENCE = 10.0  # the workers of a killed training outlive it for a moment, and hold its journal
-DIED = "died without an end (kill -9, out of memory, or lost power)"
-
-Event = dict[str, Any]
 
 
-def now() -> int:
-    """Milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
+def encode_number(value: float) -> float | str:
+    """JSON has no NaN and no infinity; they are written as text that ``float`` reads."""
+    value = float(value)
+    return value if math.isfinite(value) else str(value)
 
 
-def new_key() -> str:
-    """Name of a new run, unique everywhere, sorted by time."""
-    seconds, milliseconds = divmod(now(), 1000)
-    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds)) + f"{milliseconds:03d}-" + secrets.token_hex(6)
+Number = Annotated[float, PlainSerializer(encode_number)]
 
 
-def journals(folder: Path) -> list[Path]:
-    """Journals of the runs that wrote their report to ``folder``, oldest first."""
-    return sorted((Path(folder) / FOLDER).glob("*.jsonl"))
+class _Event(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Start(_Event):
+    """The first line.
+
+    Attributes:
+        store: the MLflow store without credentials; None with tracking off.
+        identity: hash of what determines the run; only a run of the same one resumes it.
+        supersedes: key of the run whose place this one takes once it has finished.
+        links: see `Links`.
+        adopts: the status of the existing MLflow run that this one continues.
+    """
+
+    event: Literal["start"] = "start"
+    version: int = FORMAT_VERSION
+    key: str
+    name: str
+    experiment: str
+    store: str | None
+    time: int
+    identity: str
+    supersedes: str | None = None
+    links: dict[str, str] = {}
+    tags: dict[str, str] = {}
+    adopts: str | None = None
+
+
+class Resume(_Event):
+    """Another attempt at a run that had not finished: after what ending, and how many there were with this one."""
+
+    event: Literal["resume"] = "resume"
+    time: int
+    after: str
+    times: int
+    host: str
+
+
+class Params(_Event):
+    """Settings; a value that was recorded does not change."""
+
+    event: Literal["params"] = "params"
+    params: dict[str, str]
+
+
+class Metrics(_Event):
+    """Numbers at a step (epoch)."""
+
+    event: Literal["metrics"] = "metrics"
+    time: int
+    step: int
+    metrics: dict[str, Number]
+
+
+class Tags(_Event):
+    event: Literal["tags"] = "tags"
+    tags: dict[str, str]
+
+
+class Links(_Event):
+    """Tags whose value is an id that MLflow may only give later: ``run:<key>`` or ``experiment:<name>``."""
+
+    event: Literal["links"] = "links"
+    links: dict[str, str]
+
+
+class Dataset(_Event):
+    """A data set that the run reads; ``described`` is MLflow's own description of one that another program recorded."""
+
+    event: Literal["dataset"] = "dataset"
+    name: str
+    digest: str
+    source: str
+    context: str | None = None
+    tags: dict[str, str] = {}
+    profile: dict[str, Any] = {}
+    described: dict[str, str | None] | None = None
+
+
+class Artifact(_Event):
+    """A file, where it lies as seen from the journal's folder; ``folder`` is its folder among the run's artifacts."""
+
+    event: Literal["artifact"] = "artifact"
+    path: str
+    folder: str
+    bytes: int
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """Path among the run's artifacts."""
+        return "/".join(filter(None, (self.folder, self.path.rsplit("/", 1)[-1])))
+
+
+class Register(_Event):
+    """The network in the artifact ``folder`` is to be a version of the model ``name``."""
+
+    event: Literal["register"] = "register"
+    name: str
+    folder: str
+    tags: dict[str, str]
+
+
+class End(_Event):
+    event: Literal["end"] = "end"
+    status: str
+    reason: str | None = None
+    time: int
+
+
+Event = Annotated[
+    Start | Resume | Params | Metrics | Tags | Links | Dataset | Artifact | Register | End,
+    Field(discriminator="event"),
+]
+_EVENTS: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+def to_line(event: Event) -> str:
+    """An event as a line of a journal. Credentials of URIs are cut out of whatever it holds."""
+    return json.dumps(redact_values(event.model_dump()), allow_nan=False) + "\n"
 
 
 def read_events(path: Path, offset: int = 0) -> Iterator[tuple[Event, int]]:
@@ -51,7 +161,7 @@ def read_events(path: Path, offset: int = 0) -> Iterator[tuple[Event, int]]:
     left out.
 
     Raises:
-        UserError: the file cannot be read, or has a line that is not JSON other than one torn by a crash.
+        UserError: the file cannot be read, or has a line that is no event other than one torn by a crash.
     """
     try:
         with Path(path).open("rb") as handle:
@@ -59,114 +169,55 @@ def read_events(path: Path, offset: int = 0) -> Iterator[tuple[Event, int]]:
             for line in handle:
                 if not line.endswith(b"\n"):
                     return
-                offset += len(line)
                 if line.strip():
-                    yield json.loads(line), offset
+                    yield _parse(path, offset, line), offset + len(line)
+                offset += len(line)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not a journal of lanline: {error}") from None
 
 
-def summary(path: Path) -> Event:
-    """The start event with ``status`` as of the last event: RUNNING, FINISHED, FAILED or KILLED.
-
-    A run that is RUNNING may be dead: see `is_alive`. An empty file (killed before its first line) gives {}.
-    """
-    state: Event = {}
-    for event, _ in read_events(path):
-        if event["event"] == "start":
-            state = {**event, "status": "RUNNING"}
-        elif event["event"] == "resume":
-            state["status"] = "RUNNING"
-        elif event["event"] == "end":
-            state.update(status=event["status"], reason=event.get("reason"))
-    return state
-
-
-def is_alive(path: Path) -> bool:
-    """Whether a process is writing this journal."""
-    with Path(path).open("rb") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
-
-
-def wait_until_free(folder: Path) -> None:
-    """Let no two runs write their results to one folder.
-
-    Raises:
-        UserError: a run goes on there.
-    """
-    deadline = time.monotonic() + PATIENCE
-    while alive := [journal for journal in journals(folder) if is_alive(journal)]:
-        if time.monotonic() > deadline:
-            raise taken(alive[-1])
-        time.sleep(0.1)
-
-
-def taken(journal: Path) -> UserError:
-    return UserError(f"{journal} is being written by another process: wait for it, or end it")
-
-
-def end_if_dead(path: Path) -> bool:
-    """Write the end that a killed run could not write. Gives whether there was need to."""
+def _parse(path: Path, offset: int, line: bytes) -> Event:
     try:
-        journal = Journal(path)
-    except BlockingIOError:
-        return False
-    with journal:
-        if summary(path).get("status") != "RUNNING":
-            return False
-        journal.append("end", status="KILLED", reason=DIED, time=int(path.stat().st_mtime * 1000))
-    return True
+        event = _EVENTS.validate_json(line)
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = " ".join([*map(str, first["loc"]), first["msg"]])
+        number = Path(path).read_bytes()[:offset].count(b"\n") + 1
+        raise UserError(
+            f"{path} is not a journal of lanline, or is damaged, in line {number}: {what}. To repair it, remove "
+            "that line; or move the file out of the folder"
+        ) from None
+    if isinstance(event, Start) and event.version > FORMAT_VERSION:
+        raise UserError(
+            f"{path} was written by a newer lanline (journal format {event.version}, this one reads {FORMAT_VERSION}): "
+            "update lanline"
+        )
+    return event
 
 
-class Journal:
-    """A journal that is open for appending, and locked.
-
-    Raises:
-        BlockingIOError: another process is writing it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: TextIO = self.path.open("a+")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise
-        self._cut_torn_line()
-
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def append(self, kind: str, **fields: Any) -> None:
-        """Add one event. Credentials of URIs are cut out of whatever it holds."""
-        line = json.dumps(redact_values({"event": kind, **fields}), allow_nan=False)
-        self._file.write(line + "\n")
-        self._file.flush()
-        if kind in ("start", "end"):
-            os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _cut_torn_line(self) -> None:
-        """Remove a last line that a killed writer did not finish."""
-        text = self.path.read_bytes()
-        if text and not text.endswith(b"\n"):
-            self._file.truncate(text.rfind(b"\n") + 1)
+def journals(folder: Path) -> list[Path]:
+    """Journals of the runs that wrote their report to ``folder``, oldest first."""
+    return sorted((Path(folder) / FOLDER).glob("*.jsonl"))
 
 
-def encode_number(value: float) -> float | str:
-    """JSON has no NaN and no infinity; they are written as text that ``float`` reads."""
-    value = float(value)
-    return value if math.isfinite(value) else str(value)
+def now() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def new_key(earlier: str | None = None) -> str:
+    """Name of a new run, unique everywhere, sorted by time, and after the key ``earlier`` even if the clock went
+    back."""
+    seconds, milliseconds = divmod(now(), 1000)
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds)) + f"{milliseconds:03d}"
+    if earlier and stamp <= (before := earlier.partition("-")[0]):
+        stamp = _next(before)
+    return f"{stamp}-{secrets.token_hex(6)}"
+
+
+def _next(stamp: str) -> str:
+    """The stamp a millisecond later; that of a key of some other form with an end that sorts after it."""
+    date, separator, digits = stamp.partition("T")
+    if separator and digits.isdecimal() and int(digits) + 1 < 10 ** len(digits):
+        return f"{date}T{int(digits) + 1:0{len(digits)}d}"
+    return f"{stamp}z"

@@ -7,7 +7,6 @@ import os
 import socket
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any
 
 from lanline.cluster.slurm import fields, run_slurm
 from lanline.errors import UserError
@@ -53,20 +52,19 @@ def _slurm_tags(job: str) -> dict[str, str]:
     try:
         known = fields(run_slurm("scontrol", "show", "job", job, "--oneliner"))
     except UserError as error:  # a record of a run never stops the run
-        say(f"SLURM does not tell about job {job}: {error}")
+        say(f"could not query SLURM for job {job}: {error}")
         return tags
     requested = known.get("ReqTRES") or known.get("TRES")  # since SLURM 23.11, and before
     tags |= {f"slurm_{name}": value for field, name in SLURM_FIELDS.items() if (value := known.get(field))}
     return tags | ({"slurm_requested": requested} if requested else {})
 
 
-def attempts(events: Iterable[Mapping[str, Any]], now: Mapping[str, str]) -> dict[str, str]:
-    """The tag ``slurm_job_ids``: every job that has worked on a run which goes on, the current one last.
+def attempts(jobs: Iterable[str], now: Mapping[str, str]) -> dict[str, str]:
+    """The tag ``slurm_job_ids``: every job that has worked on a run which is resumed, the current one last.
 
     Args:
-        events: of the run's journal so far.
+        jobs: of the attempts so far.
         now: tags of the current attempt.
     """
-    jobs = [event.get("tags", {}).get("slurm_job_id") for event in events] + [now.get("slurm_job_id")]
-    distinct = dict.fromkeys(job for job in jobs if job)
+    distinct = dict.fromkeys(job for job in (*jobs, now.get("slurm_job_id")) if job)
     return {"slurm_job_ids": ", ".join(distinct)} if distinct else {}

@@ -1,6 +1,6 @@
 """One tracked run while it is being recorded.
 
-The record goes to the journal in ``folder`` first and is complete there; MLflow gets it through
+The record goes to the journal in ``folder`` first and is complete there; it is synced to MLflow through
 `lanline.tracking.mlflow.mirror`, beside the run (``follow=True``, for long ones) or at its end.
 """
 
@@ -19,64 +19,62 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from lanline.errors import UserError
 from lanline.files import redact, sha256_file
+from lanline.locks import locked
 from lanline.logs import say
-from lanline.tracking.journal.endings import ending, terminate
+from lanline.termination import terminate
+from lanline.tracking.journal.endings import ending
 from lanline.tracking.journal.events import (
-    DIED,
-    Event,
-    Journal,
+    Artifact,
+    Dataset,
+    End,
+    Links,
+    Metrics,
+    Params,
+    Register,
+    Resume,
+    Start,
+    Tags,
     encode_number,
-    end_if_dead,
     journals,
     now,
-    read_events,
-    taken,
-    wait_until_free,
 )
 from lanline.tracking.journal.origin import attempts
-from lanline.tracking.mlflow.mirror import mirror, read_position
-from lanline.tracking.mlflow.store import (
-    MLFLOW_MISSING,
-    Store,
-    StoreUnavailable,
-    locked,
-    mlflow_installed,
-)
-from lanline.tracking.mlflow.sync import bring_earlier, start_follower
+from lanline.tracking.journal.position import read_position
+from lanline.tracking.journal.record import RunRecord, read_run
+from lanline.tracking.journal.writer import DIED, Journal, end_if_dead, taken, wait_until_free
+from lanline.tracking.mlflow.mirror import mirror
+from lanline.tracking.mlflow.store import MLFLOW_MISSING, Store, StoreUnavailable, mlflow_installed
+from lanline.tracking.mlflow.sync import start_follower, sync_earlier
 
 DIGEST_LENGTH = 36  # MLflow's limit
-WAIT_FOR_MIRROR = 60.0
+WAIT_FOR_FOLLOWER = 60.0  # seconds
 _NAME = re.compile(r"[\w\-. :/]{1,250}")
 
 
-class Run:
-    """A run that is being recorded; made by `lanline.tracking.journal.opening.open_run`, used in a ``with`` block.
+class RunRecorder:
+    """Records a run, in a ``with`` block. By itself it adds to a run that has ended, whose status and times stay as
+    they are; `LiveRun` is one that is running.
+
+    Args:
+        journal: path of its journal.
+        store: to sync to when the block ends, or None.
 
     Attributes:
         key: unique name of the run, also its tag ``lanline.key`` in MLflow.
         journal: path of its journal.
-        resumed: whether it goes on with a run that had not finished.
     """
 
-    def __init__(
-        self,
-        journal: Path,
-        store: Store | None,
-        follow: bool,
-        start: dict[str, Any] | None = None,
-        params: dict[str, str] | None = None,
-        resumed: bool = False,
-    ) -> None:
-        self.journal, self.key, self.resumed = journal, journal.stem, resumed
-        self._store, self._follow, self._start, self._start_params = store, follow, start, params or {}
+    resumed = False
+
+    def __init__(self, journal: Path, store: Store | None) -> None:
+        self.journal, self.key, self._store = journal, journal.stem, store
         self._params: dict[str, str] = {}
         self._seen: dict[tuple[str, int], float | str] = {}
-        self._mirror: subprocess.Popen | None = None
-        self._old_handler: Any = None
+        self._follower: subprocess.Popen | None = None
 
     @property
     def run_id(self) -> str | None:
@@ -105,7 +103,7 @@ class Run:
                 raise UserError(f"param {name} of run {self.key} is {self._params[name]}; it cannot become {text}")
         if new := {name: text for name, text in texts.items() if name not in self._params}:
             self._params |= new
-            self._writer.append("params", params=new)
+            self._writer.append(Params(params=new))
 
     def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Record numbers at a step (epoch). The same value again at the same step is not doubled."""
@@ -113,10 +111,10 @@ class Run:
         new = {name: number for name, number in numbers.items() if self._seen.get((name, step)) != number}
         if new:
             self._seen |= {(name, step): number for name, number in new.items()}
-            self._writer.append("metrics", time=now(), step=step, metrics=new)
+            self._writer.append(Metrics(time=now(), step=step, metrics={name: float(new[name]) for name in new}))
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
-        self._writer.append("tags", tags={checked_name(name): str(value) for name, value in tags.items()})
+        self._writer.append(Tags(tags={checked_name(name): str(value) for name, value in tags.items()}))
 
     def link(self, links: Mapping[str, str]) -> None:
         """Record tags whose values are ids that MLflow may only give later.
@@ -124,7 +122,7 @@ class Run:
         Args:
             links: tag name to ``run:<key>`` or ``experiment:<name>``.
         """
-        self._writer.append("links", links=dict(links))
+        self._writer.append(Links(links=dict(links)))
 
     def log_dataset(
         self,
@@ -147,13 +145,14 @@ class Run:
             profile: counts to show, e.g. {"rows": 6_000_000}.
         """
         self._writer.append(
-            "dataset",
-            name=name,
-            digest=digest[:DIGEST_LENGTH],
-            source=source,
-            context=context,
-            tags={"digest": digest, **(tags or {})},
-            profile=dict(profile or {}),
+            Dataset(
+                name=name,
+                digest=digest[:DIGEST_LENGTH],
+                source=source,
+                context=context,
+                tags={"digest": digest, **(tags or {})},
+                profile=dict(profile or {}),
+            )
         )
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
@@ -169,92 +168,125 @@ class Run:
             return
         place = Path(os.path.relpath(path, self.journal.parent)).as_posix()
         size, digest = path.stat().st_size, sha256_file(path)
-        self._writer.append("artifact", path=place, folder=folder, bytes=size, sha256=digest)
+        self._writer.append(Artifact(path=place, folder=folder, bytes=size, sha256=digest))
 
     def register(self, name: str, folder: str, tags: Mapping[str, str]) -> None:
         """Record that the network in the artifact ``folder`` is to be a version of the model ``name``: see
         `lanline.tracking.mlflow.registry`."""
-        self._writer.append("register", name=name, folder=folder, tags=dict(tags))
+        self._writer.append(Register(name=name, folder=folder, tags=dict(tags)))
 
     # --- its life -----------------------------------------------------------------------------------------
-    def __enter__(self) -> Run:
+    def __enter__(self) -> Self:
+        self._open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._writer.close()
+        self._sync()
+
+    def _open(self) -> RunRecord | None:
+        """Open the journal for appending; remember what need not be repeated, and return what it has."""
+        try:
+            self._writer = Journal(self.journal)
+        except BlockingIOError:
+            raise taken(self.journal) from None
+        try:
+            run = read_run(self.journal)
+        except UserError as error:  # the record is damaged; the work is not
+            say(f"{error}. What comes now is added to it all the same")
+            run = None
+        if run:
+            self._params = dict(run.params)
+            self._seen = {(value.name, value.step): encode_number(value.value) for value in run.history}
+        return run
+
+    def _sync(self) -> None:
+        if self._store is None:
+            return
+        try:
+            if self._follower is not None:
+                self._follower.wait(WAIT_FOR_FOLLOWER)
+            mirror(self.journal, self._store)
+            sync_earlier(self.journal, self._store)
+        except subprocess.TimeoutExpired:
+            say(f"MLflow is still taking {self.journal}; `{self._sync_command}` syncs what is missing")
+        except StoreUnavailable as problem:
+            say(redact(str(problem)))
+            say(f"the whole record is in {self.journal}; `{self._sync_command}` syncs it")
+        except UserError as problem:
+            say(f"could not sync {self.journal} to MLflow: {problem}")
+        except Exception:
+            # A bug or refusal on MLflow's side never takes the result of the run away.
+            print(redact(traceback.format_exc()), file=sys.stderr)
+            say(f"could not sync {self.journal} to MLflow; `{self._sync_command}` tries again")
+
+    @property
+    def _sync_command(self) -> str:
+        """The command that finds this record: `make mlflow-sync` looks in reports/, where the commands do not write."""
+        report = self.journal.parent.parent
+        in_reports = report.resolve().is_relative_to(Path("reports").resolve())
+        return "make mlflow-sync" if in_reports else f"lanline sync {shlex.quote(str(report))}"
+
+
+class LiveRun(RunRecorder):
+    """A run from its start, or its resumption, to its end; made by `lanline.tracking.journal.opening.open_run`.
+
+    Args:
+        journal: path of its journal.
+        store: to sync to, or None.
+        start: its first event.
+        params: its first settings.
+        resumed: whether it resumes a run that had not finished.
+        follow: sync beside the run instead of at its end.
+    """
+
+    def __init__(
+        self, journal: Path, store: Store | None, start: Start, params: Mapping[str, str], resumed: bool, follow: bool
+    ) -> None:
+        super().__init__(journal, store)
+        self.resumed, self._start, self._start_params, self._follow = resumed, start, params, follow
+        self._old_handler: Any = None
+
+    def __enter__(self) -> Self:
+        folder = self.journal.parent.parent
         with locked(self.journal.parent / ".start.lock"):  # of two that start at once, the second sees the first
-            wait_until_free(self.journal.parent.parent)
-            for earlier in journals(self.journal.parent.parent):
+            wait_until_free(folder)
+            for earlier in journals(folder):
                 if earlier != self.journal:
-                    with suppress(UserError):  # a damaged one is named when it is brought over
+                    with suppress(UserError):  # a damaged one is named when it is synced
                         end_if_dead(earlier)
-            events = self._open_journal()
-        if self.resumed:
-            self._resume(events)
+            before = self._open()
+        if self.resumed and before is not None:
+            self._resume(before)
         else:
-            self._writer.append("start", **self._start)
+            self._writer.append(self._start)
             self.log_params(self._start_params)
         if threading.current_thread() is threading.main_thread():
             self._old_handler = signal.signal(signal.SIGTERM, terminate)
         if self._store and not mlflow_installed():
-            say(f"{MLFLOW_MISSING}: this run is recorded in {self.journal.parent.parent} only")
+            say(f"{MLFLOW_MISSING}: this run is recorded in {folder} only")
         elif self._store and self._follow:
-            self._mirror = start_follower(self.journal, self._store)
+            self._follower = start_follower(self.journal, self._store)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         status, reason = ending(error)
         if self._old_handler is not None:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second SIGTERM must not tear the end
-        self._writer.append("end", status=status, reason=redact(reason), time=now())
+        self._writer.append(End(status=status, reason=redact(reason), time=now()))
         self._writer.close()
-        if self._store:
-            self._bring_over()
+        self._sync()
         if self._old_handler is not None:
             signal.signal(signal.SIGTERM, self._old_handler)
 
-    def _open_journal(self) -> list[Event]:
-        """Open the journal for appending. Gives what is in it already, and remembers what need not be
-        repeated."""
-        try:
-            self._writer = Journal(self.journal)
-        except BlockingIOError:
-            raise taken(self.journal) from None
-        events = [event for event, _ in read_events(self.journal)]
-        for event in events:
-            if event["event"] == "params":
-                self._params |= event["params"]
-            elif event["event"] == "metrics":
-                self._seen |= {(name, event["step"]): number for name, number in event["metrics"].items()}
-        return events
-
-    def _resume(self, events: list[Event]) -> None:
-        last = [event for event in events if event["event"] in ("start", "resume", "end")][-1]
-        ended = f"{last['status']}: {last.get('reason')}" if last["event"] == "end" else DIED
-        times = 1 + sum(event["event"] == "resume" for event in events)
-        self._writer.append("resume", time=now(), after=ended, times=times, host=socket.gethostname())
-        self._writer.append("tags", tags=self._start["tags"] | attempts(events, self._start["tags"]))
-        self.link(self._start["links"])
-        say(f"goes on with run {self.key}, which had ended: {ended}")
-
-    def _bring_over(self) -> None:
-        try:
-            if self._mirror is not None:
-                self._mirror.wait(WAIT_FOR_MIRROR)
-            mirror(self.journal, self._store)
-            bring_earlier(self.journal, self._store)
-        except subprocess.TimeoutExpired:
-            say(f"MLflow is still taking {self.journal}; `{self._sync}` brings over what is missing")
-        except StoreUnavailable as problem:
-            say(redact(str(problem)))
-            say(f"the whole record is in {self.journal}; `{self._sync}` brings it over")
-        except Exception:
-            # A bug or refusal on MLflow's side never takes the result of the run away.
-            print(redact(traceback.format_exc()), file=sys.stderr)
-            say(f"MLflow did not take the record {self.journal}; `{self._sync}` tries again")
-
-    @property
-    def _sync(self) -> str:
-        """The command that finds this record: `make mlflow-sync` looks in reports/, where the commands do not write."""
-        report = self.journal.parent.parent
-        in_reports = report.resolve().is_relative_to(Path("reports").resolve())
-        return "make mlflow-sync" if in_reports else f"lanline sync {shlex.quote(str(report))}"
+    def _resume(self, before: RunRecord) -> None:
+        ended = f"{before.status}: {before.tags.get('reason')}" if before.status != "RUNNING" else DIED
+        host = socket.gethostname()
+        self._writer.append(Resume(time=now(), after=ended, times=before.resumed + 1, host=host))
+        tags = dict(self._start.tags)
+        self._writer.append(Tags(tags=tags | attempts(before.jobs, tags)))
+        self.link(self._start.links)
+        say(f"resuming run {self.key} (previous attempt: {ended})")
 
 
 def checked_name(name: str) -> str:

@@ -12,8 +12,8 @@ from lanline.errors import UserError
 from lanline.files import redact
 from lanline.paths import INVENTORY
 from lanline.sidecars import DatasetSidecar
-from lanline.tracking.mlflow.mirror import KEY_TAG, find_run
-from lanline.tracking.mlflow.store import Store, ask, ask_all, connect
+from lanline.tracking.mlflow.store import Store, call, call_all, connect_to_read
+from lanline.tracking.mlflow.tracked import KEY_TAG, find_run
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ def find_dataset_run(store: Store, dataset: DatasetSidecar) -> str | None:
     """
     if dataset.tracking_key is None:
         return None
-    client = connect(store)
+    client = connect_to_read(store)
     run_id = find_run(client, store, dataset.tracking_key)
-    return run_id if run_id and ask(store, client.get_run, run_id).info.status == "FINISHED" else None
+    return run_id if run_id and call(store, client.get_run, run_id).info.status == "FINISHED" else None
 
 
 def read_inventory(store: Store, run_id: str) -> dict[str, Any]:
@@ -50,12 +50,12 @@ def read_inventory(store: Store, run_id: str) -> dict[str, Any]:
         StoreUnavailable: the store cannot be reached.
         UserError: there is no such run, or it has no inventory.
     """
-    client = connect(store)
+    client = connect_to_read(store)
     from mlflow.exceptions import MlflowException
 
     with tempfile.TemporaryDirectory() as folder:
         try:
-            path = ask(store, client.download_artifacts, run_id, INVENTORY, folder)
+            path = call(store, client.download_artifacts, run_id, INVENTORY, folder)
         except (MlflowException, OSError) as error:
             message = redact(str(error)).splitlines()[0]
             raise UserError(f"MLflow run {run_id} in {store.shown} has no {INVENTORY}: {message}") from None
@@ -69,16 +69,16 @@ def find_dataset_runs(store: Store, experiment_id: str) -> list[DatasetRun]:
         StoreUnavailable: the store cannot be reached.
         UserError: there is no such experiment.
     """
-    client = connect(store)
+    client = connect_to_read(store)
     from mlflow.exceptions import MlflowException
 
     try:
-        experiment = ask(store, client.get_experiment, experiment_id)
+        experiment = call(store, client.get_experiment, experiment_id)
     except MlflowException as error:
         raise UserError(f"{store.shown} has no experiment with id {experiment_id}: {error.message}") from None
     if experiment.lifecycle_stage == "deleted":
         raise UserError(f"experiment {experiment_id} ({experiment.name}) was deleted in {store.shown}")
-    found = ask_all(store, client.search_runs, [experiment_id], "attributes.status = 'FINISHED'")
+    found = call_all(store, client.search_runs, [experiment_id], "attributes.status = 'FINISHED'")
     return [_dataset_run(run) for run in found if "superseded_by" not in run.data.tags and _has_data(run)]
 
 

@@ -1,6 +1,6 @@
 """MLflow's model registry: networks that passed their evaluation, by model and network type.
 
-A version is made from a journal's event ``register``, so that it is not lost when MLflow is away. The alias
+A version is made from a journal's event ``register``, so that it is not lost when MLflow is unreachable. The alias
 ``candidate`` is the newest version, ``production`` the one that somebody chose.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lanline.errors import UserError, did_you_mean
-from lanline.tracking.mlflow.store import Store, ask, ask_all, connect, write
+from lanline.tracking.mlflow.store import Store, call, call_all, connect, write
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -49,16 +49,20 @@ def register_version(
         The version's number.
     """
     _make_model(client, store, name)
-    found = ask(store, client.search_model_versions, f"name = '{name}' and run_id = '{run_id}'")
+    found = call(store, client.search_model_versions, f"name = '{name}' and run_id = '{run_id}'")
     if found:
         version = min(int(each.version) for each in found)
         for key, value in tags.items():
             write(store, client.set_model_version_tag, name, str(version), key, value)
     else:
         source = f"runs:/{run_id}/{folder}"
-        made = write(store, client.create_model_version, name, source, run_id=run_id, tags=dict(tags))
-        version = int(made.version)
-    # A record that is brought over a second time must not take the alias from a newer network.
+        write(store, client.create_model_version, name, source, run_id=run_id, tags=dict(tags))
+        # MLflow's client repeats a request whose answer was lost, and the server then has two.
+        made = call(store, client.search_model_versions, f"name = '{name}' and run_id = '{run_id}'")
+        version, *doubles = sorted(int(each.version) for each in made)
+        for double in doubles:
+            write(store, client.delete_model_version, name, str(double))
+    # A record that is synced a second time must not take the alias from a newer network.
     if version > (_aliases(client, store, name).get(CANDIDATE) or 0):
         write(store, client.set_registered_model_alias, name, CANDIDATE, str(version))
     return version
@@ -77,7 +81,7 @@ def promote(store: Store, name: str, version: int | None = None) -> Promotion:
         UserError: there is no such network or version, or no candidate.
     """
     client = connect(store)
-    names = [model.name for model in ask_all(store, client.search_registered_models)]
+    names = [model.name for model in call_all(store, client.search_registered_models)]
     if name not in names:
         known = ", ".join(sorted(names)) or "none: networks are registered when they pass their evaluation"
         raise UserError(f"{store.shown} has no network {name!r}.{did_you_mean(name, names)} Registered: {known}")
@@ -86,7 +90,7 @@ def promote(store: Store, name: str, version: int | None = None) -> Promotion:
         if CANDIDATE not in aliases:
             raise UserError(f"{name} has no {CANDIDATE} in {store.shown}: say which version")
         version = aliases[CANDIDATE]
-    versions = sorted(int(each.version) for each in ask(store, client.search_model_versions, f"name = '{name}'"))
+    versions = sorted(int(each.version) for each in call(store, client.search_model_versions, f"name = '{name}'"))
     if version not in versions:
         raise UserError(f"{name} has no version {version} in {store.shown}, only {', '.join(map(str, versions))}")
     write(store, client.set_registered_model_alias, name, PRODUCTION, str(version))
@@ -98,13 +102,13 @@ def runs_in_use(client: MlflowClient, store: Store) -> dict[str, str]:
     from mlflow.exceptions import MlflowException
 
     uses: dict[str, list[str]] = {}
-    for model in ask_all(store, client.search_registered_models):
+    for model in call_all(store, client.search_registered_models):
         for alias, number in model.aliases.items():
-            run_id = ask(store, client.get_model_version, model.name, str(number)).run_id
+            run_id = call(store, client.get_model_version, model.name, str(number)).run_id
             if not run_id:  # registered by another program
                 continue
             try:
-                data = ask(store, client.get_run, run_id).data.tags.get("data_generation_run_id")
+                data = call(store, client.get_run, run_id).data.tags.get("data_generation_run_id")
             except MlflowException:
                 data = None  # the run is gone
             uses.setdefault(run_id, []).append(f"models:/{model.name}@{alias}")
@@ -124,5 +128,5 @@ def _make_model(client: MlflowClient, store: Store, name: str) -> None:
 
 
 def _aliases(client: MlflowClient, store: Store, name: str) -> dict[str, int]:
-    aliases: Mapping[str, Any] = ask(store, client.get_registered_model, name).aliases
+    aliases: Mapping[str, Any] = call(store, client.get_registered_model, name).aliases
     return {alias: int(version) for alias, version in aliases.items()}

@@ -9,7 +9,6 @@ minutes.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
@@ -18,7 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,18 +27,30 @@ from urllib.parse import urlsplit
 from lanline.config import Config
 from lanline.errors import UserError
 from lanline.files import redact
+from lanline.locks import locked
 from lanline.logs import say
+from lanline.tracking.mlflow import database
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run as MlflowRun
 
 DEFAULT_URI = "sqlite:///mlflow.db"
+ARTIFACTS = "mlartifacts"  # folder beside a SQLite file
 # With the port that a database server is asked at when the URI names none.
 SCHEMES = {"sqlite": None, "http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 MLFLOW_MISSING = "MLflow is not installed here (`pip install lanline[mlflow]` adds it)"
 PROBE_SECONDS = 4
 LOCKED_RETRIES = 20
+
+# Codes of MLflow's errors that say nothing about what was asked for.
+_OUTAGES = {
+    "INTERNAL_ERROR",
+    "TEMPORARILY_UNAVAILABLE",
+    "PERMISSION_DENIED",
+    "UNAUTHENTICATED",
+    "REQUEST_LIMIT_EXCEEDED",
+    "RESOURCE_EXHAUSTED",
+}
 
 # What a user has set in the environment is kept.
 _CLIENT_SETTINGS = {
@@ -53,8 +64,8 @@ _CLIENT_SETTINGS = {
 
 
 class StoreUnavailable(UserError):
-    """The store cannot be reached now: the server is down, or MLflow is not installed here. Later it may
-    be."""
+    """The store cannot be used now: the server is down, the file cannot be written, MLflow is not installed here.
+    Later it may be."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,11 @@ class Store:
         """The SQLite file, or None for another kind of store."""
         if not self.uri.startswith("sqlite:"):
             return None
-        return Path(self.uri.removeprefix("sqlite:///").split("?")[0])
+        return Path(database.sqlite_path(self.uri))
+
+    def is_named(self, shown: str) -> bool:
+        """Whether a journal that names its store so belongs to this one."""
+        return redact(shown) == self.shown
 
     def __repr__(self) -> str:
         return f"Store({self.shown})"
@@ -119,20 +134,20 @@ def resolve_store(uri: str | None = None, artifact_location: str | None = None) 
             "brings the runs of a file store there"
         )
     if scheme == "sqlite":
-        path, _, query = uri.split(":", 1)[1].removeprefix("///").partition("?")
-        if path.startswith("//") or path in ("", ":memory:"):
+        path, query = database.sqlite_path(uri), uri.partition("?")[2]
+        if path.startswith("//") or path in ("", ":memory:") or (query and "=" not in query):
             raise UserError(
                 f"{source} {redact(uri)!r} names no file: use e.g. {DEFAULT_URI} or sqlite:////absolute/path/mlflow.db"
             )
-        database = Path.cwd() / path
-        uri = f"sqlite:///{database}" + (f"?{query}" if query else "")
-        artifact_location = artifact_location or str(database.parent / "mlartifacts")
+        file = Path.cwd() / path
+        uri = database.sqlite_uri(file, query)
+        artifact_location = artifact_location or database.artifact_place(file.parent / ARTIFACTS)
     else:
         _check_address(source, uri)
         if not scheme.startswith("http"):
-            artifact_location = artifact_location or "mlartifacts"
+            artifact_location = artifact_location or ARTIFACTS
     if artifact_location and "://" not in artifact_location:
-        artifact_location = str(Path.cwd() / artifact_location)
+        artifact_location = database.artifact_place(Path.cwd() / artifact_location)
     return Store(uri, artifact_location)
 
 
@@ -163,29 +178,78 @@ def mlflow_installed() -> bool:
 
 
 def connect(store: Store) -> MlflowClient:
-    """A client of the store; a SQLite store is made first, by one process at a time.
+    """A client of the store to write to; a SQLite store is made first, by one process at a time.
 
     Raises:
-        StoreUnavailable: within 10 seconds, if the server does not answer, or if MLflow is not installed.
+        StoreUnavailable: within 10 seconds, if the server does not answer, if MLflow is not installed, or if the SQLite
+            file cannot be made, written or used.
     """
-    probe(store)
+    _prepare(store, writes=True)
+    if file := store.database:
+        with _as_outage(store), write_lock(store):
+            database.make(file)
+            if store.artifact_location and _lies_beside(store.artifact_location, file):
+                database.follow_folder(file, store.artifact_location)
+    return call(store, _client, store)
+
+
+def connect_to_read(store: Store) -> MlflowClient:
+    """A client of the store to ask it something: nothing is made or changed for it.
+
+    Raises:
+        StoreUnavailable: as `connect`, and if there is no SQLite file.
+    """
+    _prepare(store, writes=False)
+    if file := store.database:
+        if not file.exists():
+            raise StoreUnavailable(f"there is no MLflow store {store.shown}")
+        with _as_outage(store):
+            database.check(file)
+    return call(store, _client, store)
+
+
+def _prepare(store: Store, writes: bool) -> None:
+    probe(store, writes)
     if not mlflow_installed():
         raise StoreUnavailable(MLFLOW_MISSING)
     for name, value in _CLIENT_SETTINGS.items():
         os.environ.setdefault(name, value)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def _client(store: Store) -> MlflowClient:
     from mlflow import MlflowClient
 
-    return write(store, lambda: MlflowClient(tracking_uri=store.uri, registry_uri=store.uri))
+    return MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
 
 
-def probe(store: Store) -> None:
-    """Ask a server whether it lives, without importing MLflow. Does nothing for a SQLite file.
+def _lies_beside(place: str, file: Path) -> bool:
+    return place == database.artifact_place(file.parent / ARTIFACTS)
+
+
+@contextmanager
+def _as_outage(store: Store) -> Iterator[None]:
+    """Whatever keeps a store from being used is an outage, about which the setting on_outage decides."""
+    try:
+        yield
+    except database.Unusable as error:
+        raise StoreUnavailable(f"MLflow store cannot be used: {error}") from None
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise StoreUnavailable(f"MLflow store {store.shown}: {error.strerror or error}{where}") from None
+
+
+def probe(store: Store, writes: bool = True) -> None:
+    """Ask a server whether it lives, or look whether a SQLite file can be written, without importing MLflow.
 
     Raises:
-        StoreUnavailable: nothing answers within `PROBE_SECONDS`, or a proxy says that the server is down.
+        StoreUnavailable: nothing answers within `PROBE_SECONDS`, a proxy says that the server is down, or the file
+            ``writes`` is about is not this user's to write.
     """
+    if (file := store.database) and writes:
+        with _as_outage(store):
+            database.check_writable(file)
     parts = urlsplit(store.uri)
     try:
         if parts.scheme in ("http", "https"):
@@ -203,16 +267,7 @@ def probe(store: Store) -> None:
         raise StoreUnavailable(f"MLflow store {store.shown} does not answer: {reason}") from None
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file ``path`` against other processes and threads."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-def ask(store: Store, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def call(store: Store, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Run one call of a client, again while other writers hold SQLite.
 
     Raises:
@@ -220,10 +275,11 @@ def ask(store: Store, call: Callable[..., Any], *args: Any, **kwargs: Any) -> An
     """
     for attempt in range(LOCKED_RETRIES):
         try:
-            return call(*args, **kwargs)
+            return function(*args, **kwargs)
         except Exception as error:
             code = getattr(error, "error_code", None)
-            if code == "TEMPORARILY_UNAVAILABLE" and store.database and attempt < LOCKED_RETRIES - 1:
+            busy = store.database and code == "TEMPORARILY_UNAVAILABLE" and "locked" in str(error)
+            if busy and attempt < LOCKED_RETRIES - 1:
                 time.sleep(min(0.1 * 2**attempt, 2))  # the MLflow UI writes too, and knows no lock
             elif _is_outage(error, code):
                 # `from None`: the original message and its traceback can hold the password of the URI.
@@ -232,45 +288,33 @@ def ask(store: Store, call: Callable[..., Any], *args: Any, **kwargs: Any) -> An
                 raise
 
 
-def get_run(client: MlflowClient, store: Store, run_id: str) -> MlflowRun | None:
-    """A run, in MLflow's trash too; None if it was removed for good, or its store replaced (`make clean`)."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return ask(store, client.get_run, run_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return None
-
-
-def ask_all(store: Store, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Iterator[Any]:
-    """Everything that a searching call of a client finds, page by page, each asked for as by `ask`."""
+def call_all(store: Store, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Iterator[Any]:
+    """Everything that a searching call of a client finds, page by page, each asked for as by `call`."""
     token = None
     while True:
-        page = ask(store, call, *args, page_token=token, **kwargs)
+        page = call(store, function, *args, page_token=token, **kwargs)
         yield from page
         token = page.token
         if not token:
             return
 
 
-def write(store: Store, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Run one writing call of a client, as `ask` does, and on SQLite in turn with lanline's other writers."""
-    if store.database is None:
-        return ask(store, call, *args, **kwargs)
-    with write_lock(store):
-        return ask(store, call, *args, **kwargs)
+def write(store: Store, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run one writing call of a client, as `call` does, and on SQLite in turn with lanline's other writers."""
+    with _as_outage(store), write_lock(store):
+        return call(store, function, *args, **kwargs)
 
 
 def write_lock(store: Store) -> AbstractContextManager[None]:
-    """Holds a SQLite store against lanline's other writers."""
+    """Holds a SQLite store against lanline's other writers; a server needs nothing."""
+    if store.database is None:
+        return nullcontext()
     return locked(store.database.with_name(store.database.name + ".lock"))
 
 
 def _is_outage(error: Exception, code: str | None) -> bool:
     origins = {cls.__module__.split(".")[0] for cls in type(error).__mro__}
-    return code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE") or bool(origins & {"requests", "sqlalchemy"})
+    return code in _OUTAGES or bool(origins & {"requests", "sqlalchemy"})
 
 
 def get_or_create_experiment(client: MlflowClient, store: Store, name: str) -> str:
@@ -280,14 +324,14 @@ def get_or_create_experiment(client: MlflowClient, store: Store, name: str) -> s
     """
     from mlflow.exceptions import MlflowException
 
-    experiment = ask(store, client.get_experiment_by_name, name)
+    experiment = call(store, client.get_experiment_by_name, name)
     if experiment is None:
         try:
             return write(store, client.create_experiment, name, artifact_location=store.artifact_location)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            experiment = ask(store, client.get_experiment_by_name, name)  # another process was faster
+            experiment = call(store, client.get_experiment_by_name, name)  # another process was faster
     if experiment.lifecycle_stage == "deleted":
         say(f"MLflow experiment '{name}' was deleted and is restored, because a new run goes there")
         write(store, client.restore_experiment, experiment.experiment_id)
@@ -295,7 +339,7 @@ def get_or_create_experiment(client: MlflowClient, store: Store, name: str) -> s
 
 
 def create_experiments(store: Store, names: list[str]) -> dict[str, str]:
-    """Make the store and these experiments, once, before a workflow fans out. Gives name -> experiment id.
+    """Make the store and these experiments, once, before a workflow fans out, and return name -> experiment id.
 
     Raises:
         StoreUnavailable: the store cannot be reached.

@@ -1,6 +1,6 @@
-"""Journals on their way to MLflow: all that wait on disk, and the one of a training that goes on.
+"""Journals on their way to MLflow: all that wait on disk, and the one of a training that is running.
 
-``python -m lanline.tracking.mlflow.sync JOURNAL --follow PID`` brings a journal over as it grows. A process beside
+``python -m lanline.tracking.mlflow.sync JOURNAL --follow PID`` syncs a journal as it grows. A process beside
 the training, not a thread in it: importing MLflow would hold the training's interpreter for 2 s, and a dead
 server would hold its end.
 """
@@ -19,8 +19,11 @@ from pathlib import Path
 from lanline.errors import UserError
 from lanline.files import redact
 from lanline.logs import say
-from lanline.tracking.journal.events import FOLDER, end_if_dead, is_alive, journals, read_events, summary
-from lanline.tracking.mlflow.mirror import is_complete, mirror
+from lanline.tracking.journal.events import FOLDER, End, journals, read_events
+from lanline.tracking.journal.position import is_complete
+from lanline.tracking.journal.record import read_run
+from lanline.tracking.journal.writer import end_if_dead, is_alive
+from lanline.tracking.mlflow.mirror import mirror
 from lanline.tracking.mlflow.store import Store, StoreUnavailable, resolve_store
 from lanline.versions import child_environment
 
@@ -29,43 +32,42 @@ LONGEST_PAUSE = 15.0
 
 
 def sync(root: Path, store: Store) -> list[str]:
-    """Bring every journal under ``root`` that belongs to ``store`` into MLflow, in the order in which they
-    began.
+    """Sync every journal under ``root`` that belongs to ``store`` to MLflow, in the order in which they began.
 
-    Runs whose process died are ended first. Does not import MLflow when there is nothing to bring.
+    Runs whose process died are ended first. Does not import MLflow when there is nothing to sync.
 
     Returns:
-        One line for each journal that was brought over or could not be; empty if nothing was to be done.
+        One line for each journal that was synced or could not be; empty if nothing was to be done.
 
     Raises:
         StoreUnavailable: nothing is lost, call again later.
     """
-    return bring([path for folder in Path(root).rglob(FOLDER) for path in journals(folder.parent)], store)
+    return sync_journals([path for folder in Path(root).rglob(FOLDER) for path in journals(folder.parent)], store)
 
 
-def bring(found: Iterable[Path], store: Store) -> list[str]:
+def sync_journals(found: Iterable[Path], store: Store) -> list[str]:
     """As `sync`, for these journals."""
     lines, elsewhere = [], set()
     for path in sorted(found, key=lambda path: path.name):
         who = path.stem
         try:
-            start = summary(path)
-            if not start or start["store"] is None:
+            run = read_run(path)
+            if run is None or run.store is None:
                 continue
-            if start["store"] != store.shown:
+            if not store.is_named(run.store):
                 if not is_complete(path):
-                    elsewhere.add(start["store"])
+                    elsewhere.add(redact(run.store))
                 continue
-            who = f"{start['name']} ({path.stem})"
-            if start["status"] == "RUNNING" and end_if_dead(path):
-                lines.append(f"{who}: its process died; the run is ended as KILLED")
+            who = f"{run.name} ({path.stem})"
+            if run.status == "RUNNING" and end_if_dead(path):
+                lines.append(f"{who}: {_ended_as(path)}")
             if is_complete(path):
                 continue
             position = mirror(path, store)
         except StoreUnavailable:
             raise
         except Exception as error:  # one record that is damaged, or that MLflow refuses, must not keep the others out
-            lines.append(f"{who}: not brought over: {redact(str(error))}")
+            lines.append(f"{who}: not synced: {redact(str(error))}")
             continue
         waits = f", waits for {', '.join(position.pending_links)}" if position.pending_links else ""
         lines.append(f"{who}: run {position.run_id}{waits}")
@@ -73,9 +75,16 @@ def bring(found: Iterable[Path], store: Store) -> list[str]:
     return lines
 
 
-def bring_earlier(journal: Path, store: Store) -> None:
-    """Bring over what earlier runs of a journal's folder left behind, a dead one's end above all."""
-    for line in bring((path for path in journals(journal.parent.parent) if path.name < journal.name), store):
+def _ended_as(path: Path) -> str:
+    run = read_run(path)
+    if run is None or run.status == "KILLED":
+        return "its process died; the run is ended as KILLED"
+    return f"its end was lost (a power cut?), and is taken from what MLflow has: {run.status}"
+
+
+def sync_earlier(journal: Path, store: Store) -> None:
+    """Sync what earlier runs of a journal's folder left behind, a dead one's end above all."""
+    for line in sync_journals((path for path in journals(journal.parent.parent) if path.name < journal.name), store):
         say(line)
 
 
@@ -116,7 +125,7 @@ def follow(journal: Path, store: Store, pid: int) -> None:
         ended = tail.ended()
         try:
             if first:
-                bring_earlier(journal, store)
+                sync_earlier(journal, store)
             first = False
             mirror(journal, store)
             pause = POLL_SECONDS
@@ -132,13 +141,13 @@ class _Tail:
     """Tells whether a growing journal has come to its end, reading each line once."""
 
     def __init__(self, journal: Path) -> None:
-        self.journal, self.offset, self.last = journal, 0, ""
+        self.journal, self.offset, self.at_end = journal, 0, False
 
     def ended(self) -> bool:
         if self.journal.stat().st_size > self.offset:
             for event, end in read_events(self.journal, self.offset):
-                self.last, self.offset = event["event"], end
-        return self.last == "end"
+                self.at_end, self.offset = isinstance(event, End), end
+        return self.at_end
 
     def wait(self, pid: int, seconds: float) -> None:
         """Sleep, but not past the end of the run: its process waits for us."""
@@ -157,15 +166,15 @@ def _end_for_the_dead(journal: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Bring a journal into the MLflow store of MLFLOW_TRACKING_URI.")
+    parser = argparse.ArgumentParser(description="Sync a journal to the MLflow store of MLFLOW_TRACKING_URI.")
     parser.add_argument("journal", type=Path)
-    parser.add_argument("--follow", type=int, metavar="PID", help="go on until this parent process ends")
+    parser.add_argument("--follow", type=int, metavar="PID", help="continue until this parent process ends")
     args = parser.parse_args()
     store = resolve_store()
     if args.follow is None:
         mirror(args.journal, store)
         return
-    # SLURM and Ctrl-C signal the whole job; the training's own end is still to be brought over.
+    # SLURM and Ctrl-C signal the whole job; the training's own end is still to be synced.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(10)
