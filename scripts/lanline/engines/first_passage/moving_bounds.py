@@ -28,8 +28,8 @@ DEEP = 45.0
 # Linear bounds are followed until they are this part of their height.
 NEARLY_CLOSED = 1e-3
 # Of bounds that bend: starts and clocks since a start, and the solver's nodes and cells from the time 0, and later.
-STARTS, CLOCKS = 30, 40
-AT_ZERO, LATER = Resolution(81, 64), Resolution(49, 48)
+STARTS, CLOCKS = 36, 40
+AT_ZERO, LATER = Resolution(81, 64), Resolution(41, 40)
 # The clock from a start on at which the table of the curvature's effect begins and ends, and at the last start.
 SHORTEST, LONGEST, LAST_START = 0.02, 30.0, 12.0
 N_FINE = 2000
