@@ -95,7 +95,7 @@ def test_a_limit_that_no_trial_reaches_is_a_mistake():
 
 
 def test_simulation_is_the_reference_without_an_exact_density():
-    model = get_model("race_no_bias_2")
+    model = get_model("levy")
     assert not engines.has_exact(model)
     settings = SETTINGS.model_copy(update={"trials": 400, "mass_thetas": 4})
     small, large = (make_reference(model, Data(n_trajectories=n), settings) for n in (500, 4000))
