@@ -14,6 +14,7 @@ from matplotlib.gridspec import SubplotSpec
 from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
 
 from lanline.evaluation.likelihood.metrics import Judged
+from lanline.evaluation.numbers import fixed
 from lanline.evaluation.style import ERROR_COLOUR, HEAD, STYLE, headline, log_ticks, reference_name
 
 FEWEST_TRIALS = 20  # in a bin that quantiles are drawn for
@@ -58,7 +59,7 @@ def likelihood_errors(judged: Judged, name: str) -> ErrorMap:
         unit="nats",
         value=trials.log_density,
         value_name=f"log-density, {metrics.reference} (nats)",
-        takeaway=f"{name}: 99 % of {metrics.trials:,} trials within {metrics.abs_error_p99:.2f} nats",
+        takeaway=f"{name}: 99 % of {metrics.trials:,} trials within {fixed(metrics.abs_error_p99, 2)} nats",
         explanation=f"error: log-likelihood of the network minus the {reference_name(metrics.reference)}, over the "
         "parameter space",
     )
@@ -100,7 +101,7 @@ def error_figure(errors: ErrorMap) -> Figure:
         bar_axes = _inset(figure, grid[size - 2, size - 1], (0.42, 0.55, 0.58, 0.1))
         bar = figure.colorbar(mesh, cax=bar_axes, orientation="horizontal", label=f"mean |error| ({errors.unit})")
         bar.outline.set_visible(False)
-        bar.set_ticks(np.geomspace(least, most, 3).tolist())
+        bar.set_ticks([least, most])
         bar_axes.xaxis.set_major_formatter(StrMethodFormatter("{x:.2g}"))
         bar_axes.xaxis.set_minor_locator(NullLocator())
         half = size // 2

@@ -7,6 +7,7 @@ from typing import Any
 
 from lanline.config import Gate
 from lanline.evaluation.likelihood.metrics import Metrics
+from lanline.evaluation.numbers import fixed
 from lanline.evaluation.probability.metrics import ProbabilityMetrics
 
 
@@ -31,7 +32,7 @@ class Criterion:
     def __str__(self) -> str:
         limits = [(">=", self.lower), ("<=", self.upper)]
         limit = " and ".join(f"{sign} {value:g}" for sign, value in limits if value is not None)
-        return f"{self.metric:<15}  {self.value:7.4f}  {limit:<8}  {'pass' if self.passed else 'FAIL'}"
+        return f"{self.metric:<15}  {fixed(self.value, 4):>7}  {limit:<8}  {'pass' if self.passed else 'FAIL'}"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lanline.errors import UserError
+from lanline.evaluation.numbers import fixed
 from lanline.networks.artifacts import read_history
 from lanline.sidecars import TrainingSidecar
 
@@ -134,8 +135,8 @@ def _cells(summary: NetworkSummary) -> tuple[str, ...]:
     return (
         summary.name,
         summary.framework,
-        f"{summary.mae:.4f}",
-        f"{summary.abs_error_p99:.3f}",
+        fixed(summary.mae, 4),
+        fixed(summary.abs_error_p99, 3),
         "{:.3f}-{:.3f}".format(*summary.mass) if summary.mass else "",
         summary.verdict,
         f"{summary.training_seconds:.0f} s",

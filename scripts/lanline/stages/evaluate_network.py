@@ -14,6 +14,7 @@ from lanline.evaluation.gate import Verdict, check_gate, evaluation_record
 from lanline.evaluation.likelihood.figures import density_figure
 from lanline.evaluation.likelihood.metrics import Metrics, input_rows, judge
 from lanline.evaluation.likelihood.reference import make_reference
+from lanline.evaluation.numbers import fixed
 from lanline.evaluation.probability.figures import agreement_figure, probability_errors
 from lanline.evaluation.probability.metrics import ProbabilityMetrics, judge_probabilities
 from lanline.evaluation.probability.reference import make_probability_reference
@@ -66,7 +67,7 @@ def evaluate_network(request: EvaluationRequest) -> None:
     _write_evaluation(request, evaluation, verdict)
     _add_to_run(request, run, evaluation.metrics, verdict)
     metrics = evaluation.metrics
-    note(f"{run.name}: MAE {metrics.mae:.4f} over {metrics.trials:,} trials\n{verdict}")
+    note(f"{run.name}: MAE {fixed(metrics.mae, 4)} over {metrics.trials:,} trials\n{verdict}")
 
 
 def _write_evaluation(request: EvaluationRequest, evaluation: Evaluation, verdict: Verdict) -> None:

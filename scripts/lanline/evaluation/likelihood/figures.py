@@ -17,6 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from lanline.evaluation.likelihood.metrics import Judged
+from lanline.evaluation.numbers import fixed
 from lanline.evaluation.style import MUTED, STYLE, colour, headline, log_ticks, panels, reference_name, window
 
 # Runs that agree lie on one another: the wide line stays visible under the narrow one.
@@ -69,7 +70,7 @@ def density_figure(judged: Judged, name: str) -> Figure:
             axes.set_xlabel("response time (s)")
         headline(
             figure,
-            f"{name}: mean error {metrics.mae:.3f} nats over {metrics.trials:,} trials",
+            f"{name}: mean error {fixed(metrics.mae, 3)} nats over {metrics.trials:,} trials",
             f"{len(order)} random parameter vectors ranked by total variation distance (TV) from the "
             f"{reference_name(metrics.reference)}",
         )
@@ -108,7 +109,7 @@ def _density_panel(axes: Axes, judged: Judged, index: int, label: str) -> None:
     params = judged.reference.model.params
     pairs = [f"{param} {value:.2f}" for param, value in zip(params, curves.theta[index], strict=True)]
     lines = [",  ".join(pairs[i : i + 5]).replace("-", "−") for i in range(0, len(pairs), 5)]
-    axes.set_title(f"{label}:  TV {judged.total_variation[index]:.3f}" + "\n" * len(lines), fontweight="bold")
+    axes.set_title(f"{label}:  TV {fixed(judged.total_variation[index], 3)}" + "\n" * len(lines), fontweight="bold")
     axes.annotate(
         "\n".join(lines), (0, 1), (0, 4), "axes fraction", textcoords="offset points", color=MUTED, fontsize=8
     )
@@ -157,7 +158,7 @@ def training_figure(curves: Sequence[Curve], name: str, of_probabilities: bool =
         }
         headline(
             figure,
-            f"{name}: validation error {' and '.join(f'{last[f]:.{digits}f} ({f})' for f in frameworks)} {unit}",
+            f"{name}: validation error {' and '.join(f'{fixed(last[f], digits)} ({f})' for f in frameworks)} {unit}",
             explanation,
         )
         handles = [Line2D([], [], label=framework, **FRAMEWORK_LINES[framework]) for framework in frameworks]
