@@ -265,7 +265,7 @@ def _cpu_devices(threads: int) -> list[jax.Device]:
     flags = os.environ.get("XLA_FLAGS", "")
     if ONE_THREAD_A_DEVICE not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {ONE_THREAD_A_DEVICE}".strip()
-    if jax.config.read("jax_num_cpu_devices") < threads:
+    if jax.config.jax_num_cpu_devices < threads:  # type: ignore[attr-defined]  # JAX makes its options as it starts
         with suppress(RuntimeError):  # the client has started already: its devices are those of an earlier network
             jax.config.update("jax_num_cpu_devices", threads)
     devices = jax.devices("cpu")
