@@ -42,9 +42,10 @@ test-hssm: ## the tests in the real HSSM, in .venv-hssm without PyTorch, with th
 	    --constraint envs/constraints.txt --editable '.[jax,hssm]' pytest pytest-xdist && touch .venv-hssm/.installed; \
 	fi && .venv-hssm/bin/python -m pytest tests/hssm $(PYTEST)
 
-lint: $(VENV)/.installed-dev ## ruff, snakefmt, snakemake --lint
+lint: $(VENV)/.installed-dev ## ruff, mypy, snakefmt, snakemake --lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
 
@@ -103,7 +104,7 @@ clean: ## remove the tracking store and caches; never results or reports (FORCE=
 	  echo 'error: without $(BIN)/lanline nothing tells whether runs are active, and they would lose their store:' >&2; \
 	  echo 'install it (make run), or remove the store all the same: make clean FORCE=1' >&2; exit 1; fi
 	rm -rf $(STORE_FILES)
-	rm -rf .pytest_cache .ruff_cache
+	rm -rf .pytest_cache .ruff_cache .mypy_cache
 	find scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-results: ## remove results, reports and logs; asks first unless FORCE=1

@@ -206,7 +206,7 @@ class Training(Section):
 
     @field_validator("frameworks", "seeds")
     @classmethod
-    def _differ(cls, entries: list) -> list:
+    def _differ(cls, entries: list[Any]) -> list[Any]:
         for entry in entries:
             if entries.count(entry) > 1:
                 raise UserError(f"{entry} is listed twice")
@@ -306,7 +306,7 @@ class Config(Section):
 
     @field_validator("models", "networks")
     @classmethod
-    def _names_differ(cls, entries: list) -> list:
+    def _names_differ(cls, entries: list[Any]) -> list[Any]:
         names = [entry.name for entry in entries]
         for name in names:
             if names.count(name) > 1:

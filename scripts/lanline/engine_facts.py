@@ -9,7 +9,7 @@ import json
 from functools import cache
 from importlib import metadata
 from itertools import product
-from typing import get_args
+from typing import Any, get_args
 
 from lanline.cached_facts import ask_child, recall
 from lanline.config import Config, Data
@@ -45,13 +45,13 @@ def _setting(engine: str, target: str) -> str:
 
 
 @cache
-def _facts() -> dict[str, dict]:
+def _facts() -> dict[str, dict[str, Any]]:
     """By model: whether it is ``exact``, has an ``own_simulator``, and by setting the reason why it is ``refused``."""
     name = f"engines-{engine_code()}-ssm-simulators-{metadata.version('ssm-simulators')}.json"
     return recall(name, lambda: ask_child(__name__, "which models the engines cover"))
 
 
-def _ask(name: str) -> dict:
+def _ask(name: str) -> dict[str, Any]:
     from lanline import engines
     from lanline.engines.simulation import walks
 

@@ -39,10 +39,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(handle.fileno())
         temporary.replace(path)
     except OSError as error:
-        if error.errno is not None and error.filename in (
-            None,
-            str(temporary),
-        ):  # a full disk does not say which file was written
+        # A full disk does not say which file was written.
+        if error.errno is not None and error.filename in (None, str(temporary)):
             error.filename = str(path)
         raise
     finally:

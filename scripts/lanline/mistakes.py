@@ -53,7 +53,7 @@ def number_as_text(mistake: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _section_at(location: list, root: type[BaseModel]) -> type[BaseModel]:
+def _section_at(location: list[int | str], root: type[BaseModel]) -> type[BaseModel]:
     """The type of the section that a mistake's location leads to."""
     section = root
     for part in location:

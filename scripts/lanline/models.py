@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
+from typing import Any
 
 from lanline.cached_facts import ask_child, recall
 from lanline.errors import UserError, did_you_mean
@@ -90,7 +91,7 @@ def get_model(name: str) -> Model:
 
 
 @cache
-def _snapshot() -> dict:
+def _snapshot() -> dict[str, Any]:
     name = f"ssm-simulators-{_version()}-format{SNAPSHOT_FORMAT}.json"
     return recall(name, lambda: ask_child(__name__, f"the models of ssm-simulators {_version()}"))
 
@@ -102,7 +103,7 @@ def _version() -> str:
         raise UserError("ssm-simulators is not installed: pip install ssm-simulators") from None
 
 
-def read_registry() -> dict:
+def read_registry() -> dict[str, Any]:
     """The facts of every registered model, as plain JSON. Imports ssm-simulators (seconds)."""
     from ssms.config import ModelConfigBuilder, get_model_registry
 
@@ -112,7 +113,7 @@ def read_registry() -> dict:
     return {"models": models, "deadline_bounds": list(deadline)}
 
 
-def _facts(entry: dict) -> dict:
+def _facts(entry: dict[str, Any]) -> dict[str, Any]:
     bounds = {param: list(entry["param_bounds_dict"][param]) for param in entry["params"]}
     # A few entries name only the number of choices; their simulators return 0, 1, 2, ...
     choices = entry.get("choices") or range(entry["nchoices"])

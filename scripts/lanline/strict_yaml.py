@@ -23,7 +23,7 @@ _DISAGREED = (
 )
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
     """PyYAML's safe loader, which names what is ambiguous instead of choosing."""
 
     def compose_document(self) -> yaml.Node:
@@ -31,7 +31,7 @@ class _Loader(yaml.SafeLoader):
         _measure(node, {}, 0)
         return node
 
-    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict:
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
         if isinstance(node, yaml.MappingNode):
             _check_keys(node)
         return super().construct_mapping(node, deep)
@@ -55,7 +55,7 @@ def _check_keys(node: yaml.MappingNode) -> None:
         _check_scalar(key, "")
         for item in value.value if isinstance(value, yaml.SequenceNode) else [value]:
             _check_scalar(item, f"{key.value}: ")
-    node.checked = True  # type: ignore[attr-defined]
+    node.checked = True
 
 
 def _check_scalar(node: yaml.Node, where: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
@@ -240,7 +241,7 @@ def check(file: type[File], values: dict[str, Any], source: str) -> File:
         raise UserError("\n".join([f"{source} has {len(lines)} mistake(s):", *lines])) from None
 
 
-def _explain(mistake: dict[str, Any], file: type[Section]) -> str:
+def _explain(mistake: Mapping[str, Any], file: type[Section]) -> str:
     key = ".".join(str(part) for part in mistake["loc"])
     if mistake["type"] == "extra_forbidden":
         return f"{key}: unknown key.{did_you_mean(str(mistake['loc'][-1]), file.model_fields)}"

@@ -144,11 +144,15 @@ def _shard(node: Node) -> str:
     if "host" in facts:
         made.append(f"on {facts['host']}" + (f", job {facts['slurm_job']}" if "slurm_job" in facts else ""))
     use = [f"for {facts['used_for']}"] if "used_for" in facts else []
-    return " · ".join([*use, *made, f"sha256 {node.files[0].sha256[:HASH_DIGITS]}"])
+    return " · ".join([*use, *made, f"sha256 {_digest(node.files[0])}"])
 
 
 def _file(file: TracedFile) -> str:
-    return f"{file.shown}  sha256 {file.sha256[:HASH_DIGITS] if file.sha256 else 'not recorded'}"
+    return f"{file.shown}  sha256 {_digest(file)}"
+
+
+def _digest(file: TracedFile) -> str:
+    return file.sha256[:HASH_DIGITS] if file.sha256 else "not recorded"
 
 
 def _value(value: Any) -> str:

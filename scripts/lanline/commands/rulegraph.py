@@ -46,7 +46,7 @@ def draw_rulegraph(dot: str, path: Path) -> None:
     names, edges = read_rulegraph(dot)
     ranks = rank_nodes(names, edges)
     columns = defaultdict(list)
-    for node in sorted(names, key=names.get):
+    for node in sorted(names, key=names.__getitem__):
         columns[ranks[node]].append(node)
     place = {
         node: (column, (len(nodes) - 1) / 2 - row)

@@ -113,7 +113,7 @@ def _ordered_dict(pairs: Any = ()) -> dict[Any, Any]:
 _PYTHONS: Any = pickle._Unpickler
 
 
-class _Reader(_PYTHONS):
+class _Reader(_PYTHONS):  # type: ignore[misc]  # its parts have no types
     """Python's own unpickler (the one written in Python) with every opcode that could run something replaced."""
 
     dispatch: ClassVar = dict(_PYTHONS.dispatch)
@@ -368,7 +368,7 @@ def _settings(content: dict[str, Any]) -> dict[str, float]:
     found = {}
     names = {"delta_t": "delta_t", "max_t": "max_t", "n_samples": "n_samples", "negative_rt_log_likelihood": "floor"}
     for name, ours in names.items():
-        value = flat.get(name)
+        value: Any = flat.get(name)
         positive = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e9
         if positive if name != "negative_rt_log_likelihood" else isinstance(value, float) and -1e3 <= value < 0:
             found[ours] = int(value) if ours == "n_samples" else float(value)

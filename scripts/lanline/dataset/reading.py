@@ -51,7 +51,7 @@ def _read_array(handle: FileIO, first: int, described: dict[str, Any], start: in
     return array
 
 
-def open_shard(path: Path):
+def open_shard(path: Path) -> safe_open:
     """The open file, for names, shapes and types of its arrays; `read_rows` reads parts of these.
 
     Raises:

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +38,7 @@ PREDICT_ROWS = 16_384
 ONE_THREAD_A_DEVICE = "--xla_cpu_multi_thread_eigen=false"
 SHARES = "shares"  # name of the axis along which the rows of a batch lie on several devices
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "tanh": jnp.tanh,
     "relu": jax.nn.relu,
     "sigmoid": jax.nn.sigmoid,
@@ -47,10 +48,14 @@ ACTIVATIONS = {
 }
 
 Layers = list[tuple[jax.Array, jax.Array]]  # (in, out) weights and (out,) biases
+State = tuple[Layers, Layers, Layers]  # parameters, first and second moments
 
 
 class JaxBackend:
     """A network in training in JAX; see `lanline.training.backend.Backend`."""
+
+    _state: State
+    _step: int
 
     def __init__(self, spec: NetworkSpec, settings: Training, weights: Weights, threads: int):
         self._spec, self._settings = spec, settings
@@ -120,7 +125,11 @@ class JaxBackend:
         return {name: self._flat(layers) for name, layers in zip(names, self._state, strict=True)}
 
     def restore(self, state: dict[str, np.ndarray], step: int) -> None:
-        self._state = tuple(self._layers(state[name]) for name in ("parameters", "first_moment", "second_moment"))
+        self._state = (
+            self._layers(state["parameters"]),
+            self._layers(state["first_moment"]),
+            self._layers(state["second_moment"]),
+        )
         self._step = step
         self._window.leave()
 
@@ -173,7 +182,9 @@ def _losses(spec: NetworkSpec, settings: Training, outputs: jax.Array, labels: j
     return clipped * (error - 0.5 * clipped)
 
 
-def _part_of_loss(spec, settings: Training, layers: Layers, rows: jax.Array, count: jax.Array) -> jax.Array:
+def _part_of_loss(
+    spec: NetworkSpec, settings: Training, layers: Layers, rows: jax.Array, count: jax.Array
+) -> jax.Array:
     """What this device's ``rows`` add to the mean loss of a batch whose first ``count`` rows are real."""
     x, labels = rows[:, : len(spec.features)], rows[:, len(spec.features) :]
     losses = _losses(spec, settings, _forward(spec.activations, layers, x), labels)
@@ -181,7 +192,17 @@ def _part_of_loss(spec, settings: Training, layers: Layers, rows: jax.Array, cou
     return jnp.where(number < count, losses, 0).sum() / count
 
 
-def _block(spec: NetworkSpec, settings: Training, always_whole: bool, total, state, shares, numbers, n_batches, count):
+def _block(
+    spec: NetworkSpec,
+    settings: Training,
+    always_whole: bool,
+    total: Callable[[Any, str], Any],
+    state: State,
+    shares: jax.Array,
+    numbers: jax.Array,
+    n_batches: jax.Array,
+    count: jax.Array,
+) -> tuple[State, jax.Array]:
     """Steps for the first ``n_batches`` batches; of each, this device has ``shares`` (1, k, b / devices, D + L), and
     ``count`` rows are real on all devices together.
 
@@ -191,7 +212,7 @@ def _block(spec: NetworkSpec, settings: Training, always_whole: bool, total, sta
     part = jax.value_and_grad(partial(_part_of_loss, spec, settings))
     rows = shares[0]
 
-    def step(i, carry):
+    def step(i: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
         state, losses = carry
         parameters, first, second = state
         loss, g = total(part(parameters, rows[i], count), SHARES)
@@ -203,7 +224,9 @@ def _block(spec: NetworkSpec, settings: Training, always_whole: bool, total, sta
     return jax.lax.fori_loop(0, len(rows) if always_whole else n_batches, step, (state, jnp.zeros(len(rows))))
 
 
-def _update(settings: Training, parameters, g, first, second, numbers):
+def _update(
+    settings: Training, parameters: Layers, g: Layers, first: Layers, second: Layers, numbers: jax.Array
+) -> State:
     """Parameters and moments after one step; semantics of torch.optim."""
     rate, size, root = numbers
     tree = jax.tree.map
@@ -242,7 +265,7 @@ def _cpu_devices(threads: int) -> list[jax.Device]:
     flags = os.environ.get("XLA_FLAGS", "")
     if ONE_THREAD_A_DEVICE not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {ONE_THREAD_A_DEVICE}".strip()
-    if jax.config.jax_num_cpu_devices < threads:
+    if jax.config.jax_num_cpu_devices < threads:  # type: ignore[attr-defined]  # JAX makes its options as it starts
         with suppress(RuntimeError):  # the client has started already: its devices are those of an earlier network
             jax.config.update("jax_num_cpu_devices", threads)
     devices = jax.devices("cpu")

@@ -10,14 +10,14 @@ them get the same sum.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from llvmlite import ir
-from numba import carray, cfunc, njit, types
-from numba.extending import intrinsic
+from numba import carray, cfunc, extending, njit, types  # type: ignore[attr-defined]  # numba does not list carray
 
 TARGET = "lanline_sum"
 LOOKS = 100_000  # at another device's flag, a fifth of a millisecond, before the core is left to others
@@ -31,8 +31,9 @@ KIND, METADATA, VERSION = 8, 24, 24
 ASKS_FOR_METADATA = 1  # the kind of that extension, 32 bits
 VERSION_0_1 = 1 << 32  # major and minor number, 32 bits each
 
-_usleep = types.ExternalFunction("usleep", types.int32(types.uint32))
-_abort = types.ExternalFunction("abort", types.void())
+intrinsic: Any = extending.intrinsic  # its type is that of calls in Python, and so are those below
+_usleep: Any = types.ExternalFunction("usleep", types.int32(types.uint32))
+_abort: Any = types.ExternalFunction("abort", types.void())
 
 
 @intrinsic
@@ -117,7 +118,7 @@ def _registered() -> bool:
 REGISTERED = _registered()
 
 
-def sum_of(n: int, size: int) -> Callable:
+def sum_of(n: int, size: int) -> Callable[[Any, str], Any]:
     """A function that sums a tree of ``size`` numbers over ``n`` devices of a CPU: ``total(tree, axis)``, for each of
     them to call inside `jax.shard_map` along that axis."""
     if n == 1:
@@ -134,7 +135,7 @@ class _Meeting:
         words = np.array([[flags, me, n, size] for me in range(n)], np.int64)
         self._records = words.view(np.int32)  # JAX has no 64-bit numbers unless it is asked for them
 
-    def sum(self, tree, axis: str):
+    def sum(self, tree: Any, axis: str) -> Any:
         flat, restore = ravel_pytree(tree)
         call = jax.ffi.ffi_call(TARGET, jax.ShapeDtypeStruct(flat.shape, jnp.float32), has_side_effect=True)
         return restore(call(flat, jnp.asarray(self._records)[jax.lax.axis_index(axis)]))

@@ -258,6 +258,7 @@ class TrainingLoop:
         """Parameters and metrics of the epoch that the settings ask for: the last or the best."""
         history = self.progress.history
         if self._settings.keep == "best":
+            assert self._best is not None, "an epoch has ended"
             return self._best, min(history, key=lambda metrics: metrics["validation_loss"])
         return self._backend.state()["parameters"], history[-1]
 

@@ -165,7 +165,7 @@ class Reader:
     def _windows(self, epoch: int, first_row: int) -> Iterator[Window]:
         """Windows of the epoch without the first ``first_row`` rows of its order; those of a stream have one shape, and
         room in front for the rows that the window before leaves, less than a block."""
-        if not self.streams:
+        if self._rows is not None:
             yield self._rows, _order(0, self.n_rows, _rng(self._seed, epoch, 0))[first_row:]
             return
         groups = self._groups(_rng(self._seed, epoch).permutation(len(self._pieces)))

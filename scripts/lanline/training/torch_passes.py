@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
 import torch
@@ -23,6 +23,9 @@ from torch import Tensor
 
 PATIENCE = 1_000  # looks at another share's flag, a fifth of a millisecond, before the core is left to others
 NEVER_AGAIN = 2**62  # number of the meeting that a share which failed has come to
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Network(NamedTuple):
@@ -81,7 +84,7 @@ class Meeting(NamedTuple):
     barrier: int
 
 
-def _script(function: Callable) -> Callable:
+def _script(function: Callable[P, R]) -> Callable[P, R]:
     """``function`` in TorchScript.
 
     Where torch has none (it is deprecated, and not for Python 3.14), the function itself: same numbers, slower.
@@ -93,7 +96,7 @@ def _script(function: Callable) -> Callable:
         return torch.jit.script(function)
 
 
-def _python(function: Callable) -> Callable:
+def _python(function: Callable[P, R]) -> Callable[P, R]:
     """A function that TorchScript calls in Python."""
     return torch.jit.ignore(function) if hasattr(torch.jit, "ignore") else function
 
@@ -114,7 +117,7 @@ def _wait_at(barrier: int) -> None:
 
 
 @_script
-def _meet(meeting: Meeting, number: int):
+def _meet(meeting: Meeting, number: int) -> None:
     """Wait until all shares have come to meeting ``number``."""
     if len(meeting.flags) == 0:
         _wait_at(meeting.barrier)
@@ -154,7 +157,7 @@ def forward(x: Tensor, network: Network, buffers: Buffers) -> Tensor:
 
 
 @_script
-def _through_activation(name: str, g: Tensor, z: Tensor, h: Tensor):
+def _through_activation(name: str, g: Tensor, z: Tensor, h: Tensor) -> None:
     """Turn the activations h = f(z) into the gradient at z, given the one at h."""
     if name == "tanh":
         torch.ops.aten.tanh_backward(g, h, grad_input=h)
@@ -201,7 +204,7 @@ def _gradient(
     keep: float,
     network: Network,
     buffers: Buffers,
-):
+) -> None:
     """Bring the ``gradients`` (in + 1, out) to ``keep`` times themselves plus what ``rows`` (D + 1 + K, n) add to the
     gradient of the mean loss of ``n_rows``; add to that loss."""
     n_inputs = network.layers[0].shape[1]
@@ -222,7 +225,7 @@ def _gradient(
 
 # --- the update ---
 @_script
-def _update(part: Part, rule: Rule, rate: float, size: float, root: float):
+def _update(part: Part, rule: Rule, rate: float, size: float, root: float) -> None:
     """One step for a part of the parameters; semantics of torch.optim."""
     g = part.gradients[0]
     if len(part.gradients) > 1:
@@ -263,7 +266,7 @@ def steps(
     sizes: list[float],
     roots: list[float],
     meeting: Meeting,
-):
+) -> None:
     """A share's work in the steps of a block, one for each batch of ``n_rows`` rows.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.polynomial import chebyshev, polynomial
@@ -39,7 +40,7 @@ def clipped(x: Value, low: float, high: float) -> Value:
     return x.at_least(low).at_most(high)
 
 
-def _fit(function, degree: int) -> list[float]:
+def _fit(function: Callable[[np.ndarray], np.ndarray], degree: int) -> list[float]:
     """Coefficients of a polynomial for ``function`` on (0, 1)."""
     fitted = chebyshev.Chebyshev.interpolate(function, degree, domain=[0, 1])
     return fitted.convert(kind=polynomial.Polynomial, domain=[-1, 1], window=[-1, 1]).coef.tolist()

@@ -7,6 +7,7 @@ drawn too integrates out.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -47,6 +48,9 @@ def covers(model: Model) -> bool:
 def terms(model: Model, columns: tuple[str, ...]) -> Terms:
     """Features and leading term of a lan."""
     inputs = Inputs(model, columns)
+    least: Value | None
+    most: Value | None
+    law: Callable[[Value], Value] | None
     if "st" in inputs and ("t" not in inputs or model.name.removesuffix(DEADLINE_SUFFIX) in NORMAL):
         earliest, middle, least, most, law = _smooth_onset(inputs)
     elif "st" in inputs:
@@ -55,7 +59,7 @@ def terms(model: Model, columns: tuple[str, ...]) -> Terms:
         earliest = middle = inputs.builder.combination(rt=1.0, t=-1.0)
         least = most = law = None
     process = process_of(inputs, positive(middle, SHARPNESS, LEAST))
-    if law is None:
+    if least is None or most is None or law is None:
         log_f = _mean_over_starts(process)
     else:
         first, last = positive(least, SHARPNESS, LEAST), positive(most, SHARPNESS, 2 * LEAST)
@@ -67,25 +71,28 @@ def terms(model: Model, columns: tuple[str, ...]) -> Terms:
             log_f = log_sum_of_two(log_f, _at_once(inputs, middle))
     log_f = fading(log_f, LOWEST, 30.0) - wall(earliest)
     features = features_of(inputs, process, log_f)
-    if least is not None:
+    if least is not None and most is not None:
         features["first"], features["last"] = (
             (positive(value, SHARPNESS, LEAST) + 3e-3).log() for value in (least, most)
         )
     return Terms(features, (log_f,))
 
 
+Onset = tuple[Value, Value, Value, Value, Callable[[Value], Value]]
+
+
 def _spread(inputs: Inputs, name: str) -> Value:
     return positive(inputs.param(name), 5000.0, 5e-4)
 
 
-def _uniform_onset(inputs: Inputs):
+def _uniform_onset(inputs: Inputs) -> Onset:
     """Times since the earliest and the middle onset, range of decision times, and log-density of the onset at these:
     uniform in t +- st."""
     middle, spread = inputs.builder.combination(rt=1.0, t=-1.0), _spread(inputs, "st")
     return middle + spread, middle, middle - spread, middle + spread, lambda u: -(spread * 2.0).log()
 
 
-def _smooth_onset(inputs: Inputs):
+def _smooth_onset(inputs: Inputs) -> Onset:
     """The same of a normal distribution, above 0 if its mean is ``mt``, or of a Rayleigh distribution."""
     rt, spread = inputs.builder.input("rt"), _spread(inputs, "st")
     if "mt" not in inputs and "t" not in inputs:

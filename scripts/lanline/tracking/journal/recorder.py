@@ -74,7 +74,7 @@ class RunRecorder:
         self.journal, self.key, self._store = journal, journal.stem, store
         self._params: dict[str, str] = {}
         self._seen: dict[tuple[str, int], float | str] = {}
-        self._follower: subprocess.Popen | None = None
+        self._follower: subprocess.Popen[bytes] | None = None
 
     @property
     def run_id(self) -> str | None:

@@ -47,6 +47,7 @@ from lanline.tracking.mlflow.tracked import (
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Metric
     from mlflow.entities import Run as MlflowRun
 
 BACK = "<"  # a link of this kind is a tag on the other run, with the id of this one
@@ -75,7 +76,7 @@ def mirror(journal: Path, store: Store) -> Position:
 
 @dataclass
 class _Batch:
-    metrics: list = field(default_factory=list)
+    metrics: list[Metric] = field(default_factory=list)
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
 

@@ -99,7 +99,7 @@ def alive_runs(root: Path) -> list[Path]:
     return alive
 
 
-def start_follower(journal: Path, store: Store) -> subprocess.Popen:
+def start_follower(journal: Path, store: Store) -> subprocess.Popen[bytes]:
     """Start the process that mirrors a journal as this process writes it."""
     command = [sys.executable, "-m", "lanline.tracking.mlflow.sync", str(journal), "--follow", str(os.getpid())]
     # The URI goes through the environment: a command line is there for everyone to read.
