@@ -60,7 +60,7 @@ def ask_child(module: str, what: str) -> Any:
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines()
         reason = lines[-1] if lines else f"the process ended with {_status(done.returncode)}"
-        raise UserError(f"{what} cannot be found out: {reason} (`{' '.join(command)}` shows where)")
+        raise UserError(f"could not determine {what}: {reason} (`{' '.join(command)}` shows where)")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -74,7 +74,7 @@ def private_temporary_folder() -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()  # others can write to the folder above: what they put here is not read
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-        raise PermissionError(f"{folder} is not a folder of this user alone")
+        raise PermissionError(f"{folder} is not a folder that only this user can write to")
     return folder
 
 

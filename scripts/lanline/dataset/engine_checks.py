@@ -145,7 +145,7 @@ def _judge_noisy(parts: list[np.ndarray]) -> Found:
         yield (
             "labels",
             f"lan_labels are not the log-densities of their rows: {median:.2f} nats from the engine's in the median "
-            f"of {len(deviation)} sampled rows, {far:.0%} of them by more than {FAR_OFF:g}",
+            f"of {len(deviation)} sampled rows, and more than {FAR_OFF:g} in {far:.0%} of them",
         )
 
 
@@ -210,7 +210,7 @@ def _compare_foreign_probabilities(
     ):
         yield (
             "labels",
-            f"{name} are {labels.flat[0]:g} at every theta, where the engine's go from "
+            f"{name} are {labels.flat[0]:g} at every theta, where the engine's range from "
             + (f"{reference.min():.2f} to {reference.max():.2f}"),
         )
     elif difference.mean() > PROBABILITY_BIAS + 0.5 / np.sqrt(origin.trials):

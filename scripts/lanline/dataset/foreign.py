@@ -420,7 +420,7 @@ def _probabilities(path: Path, name: str, labels: np.ndarray) -> np.ndarray:
         wrong |= sums[:, 0] <= 0
         labels = labels / np.where(sums > 0, sums, 1)
     if bad := int(wrong.sum()):
-        raise UserError(f"{path}: {bad:,} rows of {name} are no probabilities")
+        raise UserError(f"{path}: {bad:,} rows of {name} are not probabilities")
     return labels
 
 

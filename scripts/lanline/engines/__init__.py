@@ -53,7 +53,7 @@ def resolve_engine(model: Model, data: Data) -> str:
     """
     available = engines_of(model)
     if data.engine not in ("auto", *available):
-        raise UserError(f"data.engine: {model.name} has no {data.engine}; it has auto, {', '.join(available)}")
+        raise UserError(f"data.engine: {model.name} has no {data.engine}; expected auto, {', '.join(available)}")
     engine = available[0] if data.engine == "auto" else data.engine
     if engine == "simulation":
         simulation.check_target(model, data.target)

@@ -71,4 +71,4 @@ def _require_store(config: Config) -> None:
     try:
         probe(store)
     except UserError as error:
-        raise UserError(f"{error}; tracking.on_outage is fail, so nothing is computed") from None
+        raise UserError(f"{error}; nothing is computed (tracking.on_outage: fail)") from None

@@ -96,7 +96,7 @@ def test_a_training_whose_data_run_is_gone_is_exported_alone(tmp_path, new_store
         here, there, run_id = there, new_store("third"), run.run_id
     expected = [run_id, data_id] if gone == "to the trash" else [run_id]
     assert export_run(here, run_id, tmp_path / "run.zip") == expected
-    assert (f"has no run {data_id}" in capsys.readouterr().err) == (gone != "to the trash")
+    assert (f"no longer has run {data_id}" in capsys.readouterr().err) == (gone != "to the trash")
     ids = import_archive(there, tmp_path / "run.zip")
     tags = connect(there).get_run(ids[run_id]).data.tags
     assert tags["original.data_generation_run_id"] == data_id

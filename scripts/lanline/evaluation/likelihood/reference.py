@@ -128,7 +128,7 @@ def _gather(blocks: Iterator[Trials], model: Model, settings: Evaluation) -> Tri
             if omitted > simulated / 2:
                 raise UserError(
                     f"data.max_t: {omitted:,} of {simulated:,} simulated trials of {model.name} have no response "
-                    "before it (or before the model's deadline), too many to judge a network by the others"
+                    "before it (or before the model's deadline): too many omissions to evaluate a network"
                 )
             raise UserError(
                 f"evaluation.min_log_density: only {counted:,} of {simulated:,} simulated trials of {model.name} "
