@@ -114,7 +114,7 @@ def model_config(path: Path | str, backend: str = "jax") -> dict[str, Any]:
         no upper end), choices, response columns, backend, and extra_fields if there are any.
 
     Raises:
-        UserError: the network is not of type lan, the backend does not compute it, or ``hssm.json`` is missing.
+        UserError: the network is not of type lan, the backend does not support it, or ``hssm.json`` is missing.
     """
     network = read_description(path)
     if network["network_type"] != "lan":

@@ -1,4 +1,4 @@
-"""How many cores this process may really use: fewer than the machine has, in a container or a job of a cluster."""
+"""How many cores this process may really use: fewer than the machine has, in a container or a cluster job."""
 
 from __future__ import annotations
 

@@ -247,7 +247,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
     """The dictionary in a pickle.
 
     Raises:
-        UserError: the file cannot be read, is no pickle, or holds no dictionary.
+        UserError: the file cannot be read, is not a pickle, or does not hold a dictionary.
     """
     try:
         with Path(path).open("rb") as handle:
@@ -299,7 +299,7 @@ def as_shard(
 
     Raises:
         UserError: the file cannot be read, lacks the arrays or their rows, has other parameters, or holds NaN or
-            infinity or what are no probabilities.
+            infinity, or values that are not probabilities.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:

@@ -1,4 +1,4 @@
-"""What can be wrong with training data, and whether a user may train on it all the same."""
+"""What can be wrong with training data, and whether a user may train on it anyway."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the header of a file of training data says of its making, typed and checked."""
+"""How a file of training data was made, from its header, typed and checked."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def read_recipe(path: Path) -> Recipe:
 
 @dataclass(frozen=True)
 class ForeignOrigin:
-    """What a pickle of ssm-simulators says of its making; see `lanline.dataset.foreign`.
+    """How a pickle of ssm-simulators was made, by its own account; see `lanline.dataset.foreign`.
 
     Attributes:
         model: as the registry has it.

@@ -3,7 +3,7 @@
     with trace("results/ddm/networks/ddm-lan-torch-s1") as lineage:
         print(lineage.tree.to_json(), lineage.verify())
 
-What is on disk is asked first (run sidecars, and the journals in reports/), then MLflow: either is enough, but where
+What is on disk is read first (run sidecars, and the journals in reports/), then MLflow: either is enough, but where
 a later run wrote over a file only MLflow's copy tells what was in it. An ONNX file alone leads there by the ids in its
 metadata.
 """
@@ -40,7 +40,7 @@ def trace(target: str | Path, store: Store | None = None) -> Iterator[Lineage]:
 
     Args:
         target: folder, file, or run id.
-        store: to ask; default: that of MLFLOW_TRACKING_URI. Never the one that the network's sidecar names: anybody
+        store: to query; default: that of MLFLOW_TRACKING_URI. Never the one that the network's sidecar names: anybody
             may have written it, and it would be sent this user's credentials.
 
     Raises:
@@ -192,7 +192,7 @@ class _Tracer:
         return Node("data set", run.name, _known(facts), files, tuple(parts))
 
     def shards(self, run: RunRecord, recorded: RecordedFile, uses: Mapping[str, str]) -> list[Node]:
-        """The shards in a data set's inventory: of its own only, never of one that took its place on disk."""
+        """The shards in a data set's inventory: of its own only, never of one that replaced it on disk."""
         kept, dataset_id = self.records.as_recorded(run, INVENTORY), run.tags.get("dataset_id")
         if kept is None:
             self.contradictions.append(

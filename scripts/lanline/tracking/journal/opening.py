@@ -45,7 +45,7 @@ def open_run(
     """A run that records itself in ``folder``, to be used in a ``with`` block.
 
     The run before it in the same folder is resumed if it did not finish and had the same name,
-    experiment and params; else the new run takes its place (tags ``supersedes`` and, once it has finished,
+    experiment and params; else the new run replaces it (tags ``supersedes`` and, once it has finished,
     ``superseded_by``). Entering the block raises `UserError` while another process writes a run there.
 
     Args:

@@ -58,7 +58,7 @@ def sqlite_path(uri: str) -> str:
 
 
 def artifact_place(folder: Path) -> str:
-    """How MLflow is told a folder of artifacts: as a URI, if it would take parts of the path for something else."""
+    """A folder of artifacts in the form that MLflow needs: as a URI, if it would misread parts of the path."""
     return folder.as_uri() if set("%?#") & set(str(folder)) else str(folder)
 
 
