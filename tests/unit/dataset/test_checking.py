@@ -244,7 +244,7 @@ def milliseconds(arrays):
         (shuffled, "not the log-densities of their rows"),
         (put("lan_labels", slice(None), -1), "all 400 lan_labels are -1"),
         (put("lan_labels", 3, 1e30), "lie above 20"),
-        (put("lan_data", slice(200, None), 1), "repetitions"),
+        (put("lan_data", slice(200, None), 1), "duplicates"),
         (put("lan_data", (slice(None, 9), -2), -0.5), "rt below 0 and a label above the floor"),
     ],
 )
