@@ -172,11 +172,11 @@ def with_runs(**values):
         (lambda members: members.update({"runs.json": members["runs.json"] + b" "}), "was changed"),
         (lambda members: members.update({"artifacts/x": b"more"}), "was changed"),
         (lambda members: members.pop("runs.json"), "was changed"),
-        (lambda members: members.pop("manifest.json"), "not an archive"),
-        (with_member("../outside", b"x"), "leads outside"),
-        (with_member("/etc/outside", b"x"), "leads outside"),
-        (with_member("artifacts/../../outside", b"x"), "leads outside"),
-        (with_member("artifacts\\..\\outside", b"x"), "leads outside"),
+        (lambda members: members.pop("manifest.json"), "not a lanline archive"),
+        (with_member("../outside", b"x"), "points outside"),
+        (with_member("/etc/outside", b"x"), "points outside"),
+        (with_member("artifacts/../../outside", b"x"), "points outside"),
+        (with_member("artifacts\\..\\outside", b"x"), "points outside"),
     ],
 )
 def test_a_tampered_archive_is_refused(tmp_path, new_store, change, message):
@@ -205,7 +205,7 @@ def test_an_import_that_mlflow_refuses_leaves_no_run(tmp_path, new_store):
 
 def test_what_is_no_archive(tmp_path, new_store):
     (tmp_path / "x.zip").write_text("hello")
-    with pytest.raises(UserError, match="not an archive"):
+    with pytest.raises(UserError, match="not a lanline archive"):
         import_archive(new_store("there"), tmp_path / "x.zip")
     with pytest.raises(UserError, match="No such file"):
         import_archive(new_store("other"), tmp_path / "y.zip")
