@@ -303,7 +303,7 @@ def test_the_default_partition_is_chosen_or_else_the_largest():
 
     assert _choose([partition("a", 5), partition("b", 1, default=True)]).name == "b"
     assert _choose([partition("a", 5), partition("b", 9)]).name == "b"
-    with pytest.raises(UserError, match="no partition"):
+    with pytest.raises(UserError, match="no available partition"):
         _choose([])
 
 

@@ -307,7 +307,7 @@ def test_sync_and_running_from_the_command_line(tmp_path, monkeypatch, capsys):
     assert "still active" in printed.err
     with pytest.raises(SystemExit):
         main(["sync", "networks/report"])
-    assert "networks/report, does not exist" in capsys.readouterr().err
+    assert "networks/report does not exist" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
