@@ -5,7 +5,7 @@ CORES ?= all
 CONFIG ?=
 VENV := .venv
 BIN := $(VENV)/bin
-# After a crash it goes on: the locks of the folder and of its jobs (cluster/folder.py) end with their processes.
+# It resumes after a crash: the locks of the folder and of its jobs (cluster/folder.py) end with their processes.
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --nolock --rerun-incomplete $(if $(CONFIG),--configfile $(CONFIG))
 STORE := $(addprefix --config ,config/config.yaml $(CONFIG))
 PROFILE ?= $(firstword $(wildcard profiles/site) profiles/slurm)
@@ -27,14 +27,14 @@ help: ## list every target
 run: $(VENV)/.installed ## install into .venv and run the workflow (CONFIG=, CORES=, PYTHON=)
 	$(SNAKEMAKE) --profile profiles/terminal
 
-test: $(VENV)/.installed-dev ## install what tests need and run all that can run here (PYTEST= for options)
+test: $(VENV)/.installed-dev ## install the test dependencies and run all tests that can run here (PYTEST= for options)
 	$(BIN)/python -m pytest --numprocesses 2 $(PYTEST)
 
-test-slurm: $(VENV)/.installed-dev ## the tests on a SLURM cluster that they start: as root, on Debian or Ubuntu
+test-slurm: $(VENV)/.installed-dev ## run the tests on a SLURM cluster that they start (as root, on Debian or Ubuntu)
 	tests/slurm/packages.sh
 	$(BIN)/python -m pytest tests/slurm $(PYTEST)
 
-test-hssm: ## the tests in the real HSSM, in .venv-hssm without PyTorch, with the first Python that HSSM supports (PYTEST=)
+test-hssm: ## run the tests with the real HSSM, in .venv-hssm, with a Python that HSSM supports (PYTEST=)
 	@python=$$(tests/hssm/python.sh) || exit $${LANLINE_ALL_TESTS:-0}; \
 	if [ ! -e .venv-hssm/.installed ] || [ envs/constraints.txt -nt .venv-hssm/.installed ] || [ pyproject.toml -nt .venv-hssm/.installed ]; then \
 	  echo "Installing lanline and HSSM into .venv-hssm with $$python: about a minute, 1.5 GB"; \
@@ -54,24 +54,24 @@ format: $(VENV)/.installed-dev ## format Python and Snakemake files
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile rules
 
-schema: $(VENV)/.installed ## write config/schema.json anew from the types in scripts/lanline/config.py
+schema: $(VENV)/.installed ## regenerate config/schema.json from the types in scripts/lanline/config.py
 	$(BIN)/python -m lanline.config config/schema.json
 
 dag: $(VENV)/.installed ## draw the rule graph to reports/rulegraph.svg (CONFIG=)
 	@mkdir -p reports
 	$(SNAKEMAKE) --rulegraph | $(BIN)/python -m lanline.commands.rulegraph reports/rulegraph.svg
 
-report: $(VENV)/.installed ## make the HTML report of a finished run: reports/report.html (CONFIG=)
+report: $(VENV)/.installed ## write the HTML report of a finished run: reports/report.html (CONFIG=)
 	@mkdir -p reports
 	$(SNAKEMAKE) --report reports/report.html
 
-slurm-profile: $(VENV)/.installed-slurm ## ask SLURM what there is and write profiles/site/ for this cluster
+slurm-profile: $(VENV)/.installed-slurm ## query SLURM and write profiles/site/ for this cluster
 	$(BIN)/lanline slurm-profile
 
 slurm-run: $(VENV)/.installed-slurm ## run the workflow on the cluster (PROFILE=, CONFIG=)
 	$(ON_SLURM)
 
-slurm-recover: $(VENV)/.installed-slurm ## after a crash: cancel the jobs left in this folder, wait, unlock, go on (PROFILE=, CONFIG=)
+slurm-recover: $(VENV)/.installed-slurm ## after a crash: cancel leftover jobs of this folder, unlock, resume (PROFILE=, CONFIG=)
 	$(BIN)/lanline slurm-cancel
 	$(ON_SLURM) --unlock
 	$(ON_SLURM)
@@ -79,30 +79,30 @@ slurm-recover: $(VENV)/.installed-slurm ## after a crash: cancel the jobs left i
 mlflow-ui: $(VENV)/.installed ## open the recorded runs on http://127.0.0.1:5000 (PORT=, CONFIG=)
 	$(BIN)/lanline ui --port $(or $(PORT),5000) $(STORE)
 
-mlflow-sync: $(VENV)/.installed ## bring what MLflow missed into it (CONFIG=)
+mlflow-sync: $(VENV)/.installed ## sync records that MLflow missed (CONFIG=)
 	$(BIN)/lanline sync $(STORE)
 
-mlflow-migrate: $(VENV)/.installed ## bring an old file store into SQLite (SOURCE=./mlruns, CONFIG=)
+mlflow-migrate: $(VENV)/.installed ## migrate an old file store to SQLite (SOURCE=./mlruns, CONFIG=)
 	$(BIN)/lanline migrate $(STORE) $(or $(SOURCE),$(error say which: make mlflow-migrate SOURCE=./mlruns))
 
 mlflow-export: $(VENV)/.installed ## write a run, its data set and artifacts to an archive (RUN=, FILE=, CONFIG=)
 	$(BIN)/lanline export $(STORE) $(or $(RUN),$(error say which: make mlflow-export RUN=<run id>)) $(or $(FILE),$(RUN).zip)
 
-mlflow-import: $(VENV)/.installed ## put the runs of an archive into the store (FILE=, CONFIG=)
+mlflow-import: $(VENV)/.installed ## import the runs of an archive into the store (FILE=, CONFIG=)
 	$(BIN)/lanline import $(STORE) $(or $(FILE),$(error say which: make mlflow-import FILE=<archive>))
 
 mlflow-prune: $(VENV)/.installed ## remove runs with their artifacts; shows them and asks (EXPERIMENT=, OLDER_THAN=30d, YES=1, CONFIG=)
 	$(BIN)/lanline prune $(STORE) "$(or $(EXPERIMENT),$(error say which: make mlflow-prune EXPERIMENT=<name>))" $(if $(OLDER_THAN),--older-than $(OLDER_THAN)) $(if $(filter 1,$(YES)),--yes)
 
-pictures: $(VENV)/.installed-dev ## make the default run anew elsewhere, and docs/'s screenshots of MLflow's pages from it
+pictures: $(VENV)/.installed-dev ## redo the default run elsewhere and take the MLflow screenshots for docs/ from it
 	$(BIN)/python -m pytest tests/browser --pictures docs/figures
 
-clean: ## remove the tracking store and caches; never results or reports (FORCE=1 without asking whether runs are active)
+clean: ## remove the tracking store and caches, not results or reports (FORCE=1: even if runs are active)
 	@if [ "$(FORCE)" = 1 ]; then :; \
 	elif [ -x $(BIN)/lanline ]; then $(BIN)/lanline running; \
 	elif [ -n "$$(ls -d $(STORE_FILES) 2>/dev/null)" ]; then \
-	  echo 'error: without $(BIN)/lanline nothing tells whether runs are active, and they would lose their store:' >&2; \
-	  echo 'install it (make run), or remove the store all the same: make clean FORCE=1' >&2; exit 1; fi
+	  echo 'error: without $(BIN)/lanline, active runs cannot be detected, and they would lose their store:' >&2; \
+	  echo 'install it (make run), or remove the store anyway: make clean FORCE=1' >&2; exit 1; fi
 	rm -rf $(STORE_FILES)
 	rm -rf .pytest_cache .ruff_cache .mypy_cache
 	find scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -118,17 +118,17 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml envs/constraints.txt
-	@echo "Installing lanline with MLflow, PyTorch and JAX into $(VENV): some minutes the first time."
-	@echo "It takes about 2 GB of disk with PyTorch's build for CPUs, and several more where pip chooses the one with CUDA."
+	@echo "Installing lanline with MLflow, PyTorch and JAX into $(VENV): a few minutes the first time."
+	@echo "It needs about 2 GB of disk with PyTorch's CPU build, and several GB more if pip chooses the CUDA build."
 	$(INSTALL) --editable '.[mlflow,torch,jax]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	@echo "Installing what tests need into $(VENV)"
+	@echo "Installing the test dependencies into $(VENV)"
 	$(INSTALL) --editable '.[mlflow,torch,jax,slurm,dev]'
 	@touch $@
 
 $(VENV)/.installed-slurm: $(VENV)/.installed
-	@echo "Installing Snakemake's executor for SLURM into $(VENV)"
+	@echo "Installing Snakemake's SLURM executor into $(VENV)"
 	$(INSTALL) --editable '.[mlflow,torch,jax,slurm]'
 	@touch $@

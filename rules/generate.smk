@@ -1,6 +1,6 @@
-"""Shards of training data from a model's engine, on any machine, without a route to MLflow.
+"""Shards of training data from a model's engine, on any machine, without access to MLflow.
 
-In:  experiments.json, only so that an unreachable store is known before anything is computed
+In:  experiments.json, so that an unreachable store is detected before anything is computed
 Out: results/<name>/<model>/data/shard-<i>.safetensors and its record, shard-<i>.json, for each i of a group: one shard,
      or as many as data.shards_per_job says
 """

@@ -1,4 +1,4 @@
-"""What came out of the whole run: a table of all networks, and the training curves of both frameworks.
+"""The results of the whole run: a table of all networks, and the training curves of both frameworks.
 
 In:  every run's metrics, history and sidecar
 Out: reports/<name>/summary.md, .json, .html and .txt, and figures/training-<model>-<network>.png

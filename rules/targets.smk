@@ -1,4 +1,4 @@
-"""Targets that stand for all files of a stage that the configuration asks for: `snakemake --cores 2 jax_networks`."""
+"""Targets that stand for all files of a stage in the configuration: `snakemake --cores 2 jax_networks`."""
 
 
 localrules:

@@ -1,7 +1,7 @@
-"""Facts that take seconds to find out, kept between processes: in the user's cache folder, or wherever there is room.
+"""Facts that take seconds to determine, cached between processes: in the user's cache folder, or a temporary one.
 
-A cache is a help and never a condition: a file that is damaged is made again, and where nothing can be written the
-facts are found out in each process.
+The cache is never required: a damaged file is recreated, and where nothing can be written each process determines
+the facts itself.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from lanline.versions import child_environment
 def recall(name: str, find_out: Callable[[], Any]) -> Any:
     """Plain JSON data: those that were kept under ``name``, else what ``find_out`` returns, which is kept.
 
-    ``name`` has to hold all that the facts depend on, e.g. the version of a library.
+    ``name`` must contain all that the facts depend on, e.g. the version of a library.
     """
     for folder in _folders():
         try:
@@ -46,11 +46,11 @@ def recall(name: str, find_out: Callable[[], Any]) -> Any:
 
 
 def ask_child(module: str, what: str) -> Any:
-    """The JSON that ``python -m module`` prints as its last line: in a process of its own, for imports that are slow.
+    """The JSON that ``python -m module`` prints as its last line: in a separate process, for slow imports.
 
     Args:
         module: with its dots.
-        what: is found out, for the message.
+        what: the facts, for the message.
 
     Raises:
         UserError: the process failed; the message has its reason.
@@ -60,7 +60,7 @@ def ask_child(module: str, what: str) -> Any:
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines()
         reason = lines[-1] if lines else f"the process ended with {_status(done.returncode)}"
-        raise UserError(f"{what} cannot be found out: {reason} (`{' '.join(command)}` shows where)")
+        raise UserError(f"could not determine {what}: {reason} (`{' '.join(command)}` shows where)")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -74,7 +74,7 @@ def private_temporary_folder() -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()  # others can write to the folder above: what they put here is not read
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-        raise PermissionError(f"{folder} is not a folder of this user alone")
+        raise PermissionError(f"{folder} is not a folder that only this user can write to")
     return folder
 
 

@@ -65,7 +65,7 @@ class Tracking(Section):
     )
     on_outage: Literal["spool", "fail"] = Field(
         "spool",
-        description="when the store cannot be reached: keep the record on disk and go on, or stop at once",
+        description="when the store cannot be reached: keep the record on disk and continue, or stop at once",
     )
 
 
@@ -87,9 +87,7 @@ class ModelEntry(Section):
                 raise UserError(f"bounds.{param}: {self.name} has no such parameter; it has {known}.{hint}")
             low, high = registered.bounds[param]
             if not (low <= lower < upper) or (not isinstance(high, str) and upper > high):
-                raise UserError(
-                    f"bounds.{param}: [{lower}, {upper}] does not lie inside ssm-simulators' [{low}, {high}]"
-                )
+                raise UserError(f"bounds.{param}: [{lower}, {upper}] is not within ssm-simulators' [{low}, {high}]")
         return self
 
     def resolve(self) -> Model:
@@ -116,7 +114,7 @@ class Data(Section):
     """Training data: how many rows, from which engine, with which labels."""
 
     engine: Literal["auto", "closed_form", "first_passage", "simulation"] = Field(
-        "auto", description="where labels come from; auto takes the best that a model has"
+        "auto", description="where labels come from; auto takes the best available for a model"
     )
     target: Literal["continuous", "euler"] = Field(
         "continuous",
@@ -127,7 +125,7 @@ class Data(Section):
     n_trajectories: Count = Field(20_000, description="simulated trials per theta (engine simulation)")
     shards: Annotated[int, Field(ge=2, le=100_000)] = Field(12, description="number of files")
     shards_per_job: Literal[1, 10, 100, 1000] = Field(
-        1, description="files that one job makes, so that a job of a cluster lasts minutes; shards is a multiple of it"
+        1, description="files made by one job, so that a cluster job lasts minutes; shards must be a multiple of it"
     )
     thetas_per_shard: Count = Field(5_000, description="parameter vectors in a file")
     theta_sampling: Literal["uniform", "sobol"] = Field(
@@ -139,9 +137,7 @@ class Data(Section):
     )
     floor: LogDensity = Field(-66.77497, description="lowest log-likelihood that a label can have")
     mixture: Mixture = Mixture()
-    accept_problems: bool = Field(
-        False, description="train on data that validation finds fault with; the network's records say so"
-    )
+    accept_problems: bool = Field(False, description="train on data that fail validation; the network's records say so")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -171,9 +167,9 @@ class Training(Section):
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     learning_rate: Positive = 5e-3
     weight_decay: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="decoupled for adamw, added to the gradient for adam and sgd"
+        0.0, description="decoupled with adamw, added to the gradient with adam and sgd"
     )
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of sgd")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="sgd only")
     schedule: Literal["cosine", "exponential", "multiply", "reduce_on_plateau", "constant"] = "cosine"
     warmup_fraction: Fraction = Field(0.02, description="share of all steps in which the rate rises from 0")
     decay: Annotated[float, Field(gt=0, le=1)] = Field(
@@ -188,19 +184,20 @@ class Training(Section):
     min_learning_rate: Annotated[float, Field(ge=0)] = Field(
         0.0, description="reduce_on_plateau: no cut goes below this rate"
     )
-    loss: Literal["huber", "mse"] = Field("huber", description="of lan; the other types have the cross-entropy")
+    loss: Literal["huber", "mse"] = Field("huber", description="lan only; the other types use the cross-entropy")
     huber_delta: Positive = 0.03
     label_floor: float | None = Field(
-        None, description="lan: lower labels are raised to this log-likelihood; with a leading term by default to -16"
+        None,
+        description="lan only: lower labels are raised to this log-likelihood; with a leading term by default to -16",
     )
     gradient_clip: Positive | None = Field(None, description="largest global norm of the gradient")
     early_stopping: Count | None = Field(None, description="epochs without a lower validation loss before a stop")
-    keep: Literal["last", "best"] = Field("last", description="weights of the last epoch, or of the best validation")
+    keep: Literal["last", "best"] = Field("last", description="weights of the last epoch, or of the best one")
     buffer_gb: Positive = Field(
         2.0, description="memory for training rows, gigabytes; larger data streams through a buffer of this size"
     )
     checkpoint_minutes: Positive = Field(
-        5.0, description="time between checkpoints; there is one after every epoch too"
+        5.0, description="time between checkpoints; one is also written after every epoch"
     )
     device: Literal["cpu", "gpu"] = "cpu"
 
@@ -242,7 +239,7 @@ class Network(Section):
         of_lan = self.training.model_fields_set & {"loss", "huber_delta", "label_floor"}
         if of_lan and self.network_type != "lan":
             raise UserError(
-                f"training.{min(of_lan)} is of networks of type lan; a {self.network_type} is trained "
+                f"training.{min(of_lan)} applies only to lan networks; a {self.network_type} is trained "
                 "with the cross-entropy of its probabilities"
             )
         if len(self.hidden_layers) != len(self.activations):
@@ -265,18 +262,18 @@ class Gate(Section):
     @classmethod
     def _in_order(cls, mass: tuple[float, float]) -> tuple[float, float]:
         if not mass[0] < mass[1]:
-            raise UserError(f"{list(mass)}: the lower bound comes first")
+            raise UserError(f"{list(mass)}: expected the lower bound first")
         return mass
 
 
 class Evaluation(Section):
-    """How a trained network is judged."""
+    """How a trained network is evaluated."""
 
     trials: Count = Field(100_000, description="simulated trials that the errors are averaged over")
     min_log_density: float = Field(-10.0, description="errors count where the reference is above this")
     mass_thetas: Count = Field(200, description="thetas over which the total probability is computed")
     seed: Seed = Field(
-        20_000, description="of the evaluation's own thetas and trials, never those of the training data"
+        20_000, description="of the evaluation's thetas and trials, which are never those of the training data"
     )
     gate: Gate = Gate()
 
@@ -288,7 +285,7 @@ def _entry_from_name(value: Any) -> Any:
 class Config(Section):
     """The whole configuration of a run."""
 
-    name: RunName = Field(description="of this run; its files lie in results/<name> and reports/<name>")
+    name: RunName = Field(description="of this run; its files are in results/<name> and reports/<name>")
     seed: Seed = Field(42, description="of the training data")
     mlflow_tracking: bool = Field(False, description="record runs in MLflow")
     mlflow_experiment_name: ExperimentName | None = Field(
@@ -319,7 +316,7 @@ class Config(Section):
             without = [entry.name for entry in self.models if "deadline" not in get_model(entry.name).params]
             if network.network_type == "opn" and without:
                 raise UserError(
-                    f"network '{network.name}' is an opn, and {without[0]} has no deadline to omit a response by: "
+                    f"network '{network.name}' is an opn, but {without[0]} has no deadline: "
                     f"train it for {without[0]}_deadline"
                 )
         return self
@@ -353,7 +350,7 @@ class Config(Section):
 
 
 def parse_config(values: Mapping[str, Any], source: str = "configuration") -> Config:
-    """Check ``values`` and give the typed configuration.
+    """Check ``values`` and return the typed configuration.
 
     Raises:
         UserError: with one line for each mistake, naming the key, the value and what is allowed.
@@ -366,7 +363,7 @@ def parse_config(values: Mapping[str, Any], source: str = "configuration") -> Co
 
 
 def check_time_limit(config: Config) -> None:
-    """Refuse a time limit that most thetas have no response before: a data set of omissions trains nothing.
+    """Refuse a time limit before which most thetas have no response: omissions alone train nothing.
 
     Raises:
         UserError: naming the model.
@@ -378,7 +375,7 @@ def check_time_limit(config: Config) -> None:
         if (late := (upper - config.data.max_t) / (upper - lower)) > MOST_LATE:
             raise UserError(
                 f"data.max_t is {config.data.max_t:g} s: at {min(late, 1):.0%} of the thetas of {entry.name} "
-                f"the non-decision time t ({lower:g} to {upper:g} s) alone is longer, and every trial is an omission. "
+                f"the non-decision time t ({lower:g} to {upper:g} s) alone exceeds it, and every trial is an omission. "
                 "Raise max_t, or narrow the bounds of t"
             )
 

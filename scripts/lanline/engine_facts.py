@@ -1,6 +1,6 @@
 """Which engines each model has, without importing them: the Snakefile is parsed by every job, and they import numba.
 
-They are asked once for each version of their code, in a process of its own (`lanline.cached_facts`).
+They are queried once for each version of their code, in a separate process (`lanline.cached_facts`).
 """
 
 from __future__ import annotations

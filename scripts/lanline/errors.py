@@ -1,4 +1,4 @@
-"""The one error that a user can cause and mend."""
+"""The one error that a user can cause and fix."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -17,7 +17,7 @@ def reason(error: BaseException) -> str:
     Errors of the operating system come with the file that they are about.
     """
     if isinstance(error, MemoryError):
-        return "there is not enough memory"
+        return "not enough memory"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return " ".join(str(error).split()) or type(error).__name__

@@ -205,7 +205,7 @@ def plain_values(config: Any) -> Any:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values as params: ``{"training": {"epochs": 2}}`` gives ``{"training.epochs": 2}``."""
+    """Nested values as params: ``{"training": {"epochs": 2}}`` becomes ``{"training.epochs": 2}``."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What HSSM has to be told about a network: ``hssm.json`` beside the ONNX file, and what to do with it.
+"""What HSSM needs to know about a network: ``hssm.json`` beside the ONNX file, and how to use it.
 
 HSSM takes the order of parameters, their bounds and the backend from its own tables, or from nowhere. So they go along
 with every file, and ``hssm.HSSM(data, model=..., model_config=model_config(path), loglik=path, ...)`` passes them on.
@@ -43,7 +43,7 @@ def loads(spec: NetworkSpec) -> str | None:
     if spec.network_type != "cpn":
         return None
     return (
-        f"HSSM {VERSION} does not tell a cpn which response was given: load {choice_file(spec.choices[-1])}, or make "
+        f"HSSM {VERSION} does not pass the response to a cpn: load {choice_file(spec.choices[-1])}, or make "
         "the response an extra field (docs/hssm.md)"
     )
 
@@ -95,7 +95,7 @@ def read_description(path: Path | str) -> dict[str, Any]:
         content = json.loads(file.read_text())
         version = content["format_version"]
     except OSError as error:
-        raise UserError(f"{file}: {error.strerror}; HSSM needs what stands there: train the network again") from None
+        raise UserError(f"{file}: {error.strerror}; HSSM needs this file: train the network again") from None
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise UserError(f"{file} does not describe a network for HSSM: {error!r}") from None
     if version != FORMAT_VERSION:
@@ -115,18 +115,18 @@ def model_config(path: Path | str, backend: str = "jax") -> dict[str, Any]:
         no upper end), choices, response columns, backend, and extra_fields if there are any.
 
     Raises:
-        UserError: the network is not of type lan, the backend does not compute it, or ``hssm.json`` is missing.
+        UserError: the network is not of type lan, the backend does not support it, or ``hssm.json`` is missing.
     """
     network = read_description(path)
     if network["network_type"] != "lan":
         raise UserError(
-            f"{path} is of type {network['network_type']}, not lan: give it as loglik_missing_data, beside the "
+            f"{path} is of type {network['network_type']}, not lan: pass it as loglik_missing_data, with the "
             "model_config of a lan"
         )
     if backend not in network["backends"]:
         able = " and ".join(network["backends"])
         raise UserError(
-            f"{path}: HSSM {VERSION}'s {backend} backend does not compute its activations; {able} does (pytensor: only "
+            f"{path}: HSSM {VERSION}'s {backend} backend does not support its activations; {able} does (pytensor: only "
             "networks with features: raw and tanh, sigmoid or softplus)"
         )
     config = {
@@ -151,7 +151,7 @@ def _prior(param: str, lower: float, upper: float) -> dict[str, Any]:
 def with_extra_fields(path: Path | str, fields: Sequence[str], folder: Path | str) -> Path:
     """A copy of a lan that takes further columns of the data, and ignores them.
 
-    HSSM gives extra fields to the network for missing rts and to the likelihood alike. Imports onnx.
+    HSSM passes extra fields to the network for missing rts and to the likelihood alike. Imports onnx.
 
     Args:
         path: ONNX file of a lan, with ``hssm.json`` beside it.

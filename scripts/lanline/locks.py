@@ -1,5 +1,5 @@
-"""Locks on files, the one way in which processes keep out of each other's way: the system lets go of them whatever
-becomes of their holder."""
+"""Locks on files, the only mechanism that keeps processes apart: the system releases them however their holder
+ends."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def number_as_text(mistake: Mapping[str, Any]) -> str | None:
     value = mistake["input"]
     if mistake["type"] in ("float_type", "int_type") and isinstance(value, str) and _EXPONENT.fullmatch(value):
         right = "write whole numbers out" if mistake["type"] == "int_type" else "write 1.0e-3, with a point and a sign"
-        return f"YAML takes {value} for text: {right}"
+        return f"YAML reads {value} as text: {right}"
     return None
 
 

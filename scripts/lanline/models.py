@@ -1,7 +1,7 @@
 """The model registry of ssm-simulators behind one small type.
 
 Importing ssm-simulators takes seconds, and the Snakefile is parsed again by every cluster job. So the
-registry's plain facts (names, parameters, bounds, choices) are found out in a process of its own, once for each
+registry's plain facts (names, parameters, bounds, choices) are read in a separate process, once for each
 installed version of ssm-simulators (`lanline.cached_facts`). Nothing of the registry is retyped here.
 """
 

@@ -50,7 +50,7 @@ def _check_keys(node: yaml.MappingNode) -> None:
         if not isinstance(key, yaml.ScalarNode):
             raise UserError(f"line {line}: a key is text, not a list or a section")
         if key.value in lines:
-            raise UserError(f"line {line}: the key {key.value} stands in line {lines[key.value]} already; keep one")
+            raise UserError(f"line {line}: the key {key.value} is already set in line {lines[key.value]}; keep one")
         lines[key.value] = line
         _check_scalar(key, "")
         for item in value.value if isinstance(value, yaml.SequenceNode) else [value]:
@@ -65,7 +65,7 @@ def _check_scalar(node: yaml.Node, where: str) -> None:
     for pattern, advice in _DISAGREED:
         if pattern.fullmatch(node.value):
             line = node.start_mark.line + 1
-            raise UserError(f"line {line}: {where}YAML readers do not agree on what {node.value} is: {advice}")
+            raise UserError(f"line {line}: {where}YAML readers disagree on what {node.value} means: {advice}")
 
 
 def _measure(node: yaml.Node, sizes: dict[int, int], depth: int) -> int:
@@ -82,7 +82,7 @@ def _measure(node: yaml.Node, sizes: dict[int, int], depth: int) -> int:
     parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
     size = 1 + sum(_measure(part, sizes, depth + 1) for part in parts)
     if size > MAX_NODES:
-        raise UserError(f"line {node.start_mark.line + 1}: its aliases stand for more than {MAX_NODES:,} values")
+        raise UserError(f"line {node.start_mark.line + 1}: its aliases expand to more than {MAX_NODES:,} values")
     sizes[id(node)] = size
     return size
 
@@ -122,5 +122,5 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     keys = [key for key, _ in pairs]
     for key in keys:
         if keys.count(key) > 1:
-            raise UserError(f"the key {key} is there twice; keep one")
+            raise UserError(f"the key {key} is set twice; keep one")
     return dict(pairs)

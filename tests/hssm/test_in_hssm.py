@@ -231,7 +231,7 @@ def test_a_backend_that_cannot_compute_the_network_is_refused(tmp_path):
     spec = make_spec(Network(name="lan", hidden_layers=[4], activations=["relu"]), get_model("ddm"))
     write_hssm_files(tmp_path, spec, {}, {}, get_model("ddm").bounds)
     assert lanline.hssm.model_config(tmp_path)["backend"] == "jax"
-    with pytest.raises(UserError, match="pytensor backend does not compute"):
+    with pytest.raises(UserError, match="pytensor backend does not support"):
         lanline.hssm.model_config(tmp_path, "pytensor")
 
 

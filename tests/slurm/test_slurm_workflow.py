@@ -85,7 +85,7 @@ def test_a_profile_is_written_for_this_cluster(cluster, tmp_path):
     command = [Path(sys.executable).with_name("lanline"), "slurm-profile"]
     again = subprocess.run(command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True)
     assert again.returncode != 0
-    assert "is there already" in again.stderr
+    assert "already exists" in again.stderr
 
 
 def test_an_unknown_account_is_told_before_anything_runs(cluster, tmp_path):

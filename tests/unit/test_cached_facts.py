@@ -96,7 +96,7 @@ def test_a_temporary_folder_that_others_may_have_made_is_not_used(places, kind):
 def test_a_child_that_fails_is_told_of_with_its_reason(places, monkeypatch):
     (places / "broken.py").write_text("import sys\nprint('{}')\nraise RuntimeError('numba has no cpu')\n")
     monkeypatch.setenv("PYTHONPATH", str(places))
-    with pytest.raises(UserError, match=r"the facts cannot be found out: RuntimeError: numba has no cpu \(`.*broken`"):
+    with pytest.raises(UserError, match=r"could not determine the facts: RuntimeError: numba has no cpu \(`.*broken`"):
         ask_child("broken", "the facts")
 
 

@@ -91,13 +91,13 @@ def test_a_number_that_yaml_takes_for_text_is_explained():
     values = yaml.safe_load("{training: {learning_rate: 1e-3, epochs: 1e2}, data: {max_t: abc}}")
     with pytest.raises(UserError) as error:
         parse_config({**SMALL, **values})
-    assert "learning_rate: YAML takes 1e-3 for text: write 1.0e-3" in str(error.value)
-    assert "epochs: YAML takes 1e2 for text: write whole numbers out" in str(error.value)
+    assert "learning_rate: YAML reads 1e-3 as text: write 1.0e-3" in str(error.value)
+    assert "epochs: YAML reads 1e2 as text: write whole numbers out" in str(error.value)
     assert "max_t: input should be a valid number, not 'abc'" in str(error.value)
 
 
 def test_a_gate_that_no_network_can_pass_is_refused():
-    with pytest.raises(UserError, match=r"evaluation.gate.mass: \[1.1, 0.9\]: the lower bound comes first"):
+    with pytest.raises(UserError, match=r"evaluation.gate.mass: \[1.1, 0.9\]: expected the lower bound first"):
         parse_config({**SMALL, "evaluation": {"gate": {"mass": [1.1, 0.9]}}})
 
 

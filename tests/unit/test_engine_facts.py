@@ -20,8 +20,8 @@ def check(*models, **data):
 def test_an_engine_that_a_model_lacks_is_a_mistake_in_the_configuration():
     message = (
         r"configuration has 2 mistake\(s\):\n"
-        r"  data\.engine: weibull_deadline has no closed_form; it has auto, first_passage, simulation\n"
-        r"  data\.engine: levy has no closed_form; it has auto, simulation$"
+        r"  data\.engine: weibull_deadline has no closed_form; expected auto, first_passage, simulation\n"
+        r"  data\.engine: levy has no closed_form; expected auto, simulation$"
     )
     with pytest.raises(UserError, match=message):
         check("ddm", "weibull_deadline", "levy", engine="closed_form")

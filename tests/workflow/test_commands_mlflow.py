@@ -138,7 +138,7 @@ def test_validation_compares_contents_and_names_what_is_wrong(template):
     Path("data/shard-00002.safetensors").unlink()
     output = train(*options, base="never", fails=True)
     assert "missing: shard-00002.safetensors" in output
-    assert "different: shard-00001.safetensors (another sha256)" in output
+    assert "different: shard-00001.safetensors (different sha256)" in output
     assert "shard-00000" not in output
     assert not Path("never").exists()
 

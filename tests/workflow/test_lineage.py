@@ -134,8 +134,8 @@ def test_of_an_onnx_file_of_which_nothing_is_recorded_here(run, no_store, tmp_pa
         assert lineage.tree.name == "ddm-lan-torch-s1"
         assert lineage.tree.parts[0].facts["dataset_id"] == dataset.dataset_id
         assert "none.db" in lineage.notes[0]
-        assert "nothing is recorded" in lineage.notes[1]
-        assert lineage.verify() == ["mailed.onnx: there is no record to compare it with"]
+        assert "no record found" in lineage.notes[1]
+        assert lineage.verify() == ["mailed.onnx: no record to compare it with"]
     assert not (tmp_path / "none.db").exists()  # a question makes no store
 
 
@@ -149,7 +149,7 @@ def test_of_run_ids(run, tracked_run, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path / "elsewhere")
     with trace(sidecar.run_id) as lineage:
         assert_whole(lineage, tracked_run)
-    with pytest.raises(UserError, match="is not recorded here"), trace("0" * 32):
+    with pytest.raises(UserError, match="no record found"), trace("0" * 32):
         pass
 
 
@@ -186,13 +186,13 @@ def test_what_is_printed(run, no_store, capsys):
     for part in ("network ddm-lan-torch-s1", "├─ training run", "└─ shard shard-00002", "seed 42", "mae "):
         assert part in printed
     assert "\x1b" not in printed
-    assert printed.endswith("files are as they were recorded\n")
+    assert printed.endswith("files match the record\n")
 
 
 def test_mistakes(run, tmp_path):
     (tmp_path / "text.onnx").write_text("no network")
     for target, message in (
-        ("nothing", "no such folder or file, and no MLflow run id"),
+        ("nothing", "no such folder or file, and not an MLflow run id"),
         (tmp_path / "text.onnx", "is not an ONNX file"),
         (tmp_path, "is not the folder of a network"),
     ):

@@ -274,7 +274,7 @@ def test_a_mistake_in_the_configuration_stops_before_anything_runs(workspace):
     assert "Traceback" not in output
     overlay = workspace.overlay("lacks.yaml", "data: {engine: closed_form}\nmodels: [ddm, weibull]")
     output = workspace.quick("-n", overlays=(overlay,), fails=True)
-    assert "data.engine: weibull has no closed_form; it has auto, first_passage, simulation" in output
+    assert "data.engine: weibull has no closed_form; expected auto, first_passage, simulation" in output
     assert "Traceback" not in output
 
 

@@ -1,4 +1,4 @@
-"""How many cores this process may really use: fewer than the machine has, in a container or a job of a cluster."""
+"""How many cores this process may really use: fewer than the machine has, in a container or a cluster job."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def capped_threads(wanted: int) -> int:
     several times slower (16 threads on 2 cores: 27,000 rows/s instead of 163,000)."""
     cores = usable_cores()
     if wanted > cores:
-        say(f"{wanted} threads were asked for, but only {cores} core(s) can be used here: training with {cores}")
+        say(f"{wanted} threads requested, but only {cores} core(s) available: training with {cores}")
     return min(wanted, cores)
 
 

@@ -1,7 +1,7 @@
-"""Whose turn it is in a working directory: the Snakemake that runs there, and the jobs that it put into the queue.
+"""Who may use a working directory: the Snakemake that runs there, and the jobs that it submitted.
 
-When a head process dies (kill -9, a login node that restarts) its jobs go on. A second one beside them would make the
-same files again. So a head holds a lock on its folder as long as it lives, and does not start beside jobs of another.
+When a head process dies (kill -9, a login node that restarts) its jobs keep running. A second head would write the
+same files. So a head holds a lock on its folder while it lives, and does not start while jobs of another one remain.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class SlurmJob:
 
 
 def lock_workdir(folder: Path) -> None:
-    """Hold ``folder`` until this process ends. Where SLURM is not installed its jobs cannot be asked for, and are not.
+    """Hold ``folder`` until this process ends. Where SLURM is not installed, its jobs are not checked.
 
     Raises:
         UserError: another head runs there, or jobs of a dead one still run or are in the queue.
@@ -56,12 +56,12 @@ def _refuse_beside_jobs_in_the_queue(folder: Path) -> None:
     if not (folder / SUBMITTED).exists():
         return
     if shutil.which("squeue") is None:  # a folder that was brought here, or that several machines see
-        say("jobs were sent to SLURM from this folder; squeue is not installed here, so none are looked for")
+        say("jobs were submitted to SLURM from this folder; without squeue here, leftover jobs were not checked")
         return
     if jobs := jobs_of(folder):
         raise UserError(
             f"jobs of an earlier run of this folder are still in the queue: {_listed(jobs)}. "
-            "`make slurm-recover` cancels them and goes on; or wait until they have ended"
+            "`make slurm-recover` cancels them and resumes; or wait until they have finished"
         )
 
 
@@ -76,7 +76,7 @@ def cancel_orphans(folder: Path) -> None:
     """Cancel the jobs of a head that died, and wait until none of their processes can write any more.
 
     Raises:
-        UserError: the head lives, or some jobs do not go away or belong to another user.
+        UserError: the head is alive, or some jobs do not end or belong to another user.
     """
     with _held_for_a_while(folder):
         jobs = jobs_of(folder)
@@ -88,12 +88,12 @@ def cancel_orphans(folder: Path) -> None:
         while left := jobs_of(folder):
             if others := [job for job in left if job.user != me]:
                 raise UserError(
-                    f"{_listed(others)} in this folder belong to {others[0].user}: only they can cancel them"
+                    f"{_listed(others)} in this folder belong to {others[0].user}, who alone can cancel them"
                 )
             if time.monotonic() > deadline:
-                raise UserError(f"{_listed(left)} did not end within {MOST_SECONDS:.0f} s: ask `squeue --me`")
+                raise UserError(f"{_listed(left)} did not end within {MOST_SECONDS:.0f} s: check `squeue --me`")
             time.sleep(POLL_SECONDS)
-    say(f"{len(jobs)} job(s) cancelled, none is left" if jobs else "no jobs of this folder are in the queue")
+    say(f"{len(jobs)} job(s) cancelled, none left" if jobs else "no jobs of this folder are in the queue")
 
 
 def jobs_of(folder: Path) -> list[SlurmJob]:
@@ -110,14 +110,14 @@ def jobs_of(folder: Path) -> list[SlurmJob]:
 
 
 def _wait_for_orphans(folder: Path) -> None:
-    """A job of a Snakemake that was killed alone goes on: what it writes must not be deleted under it."""
+    """A job outlives a Snakemake that was killed alone: the files that it writes must not be deleted."""
     deadline = time.monotonic() + ORPHAN_SECONDS
     with (folder / JOBS_LOCK).open("a+") as file:
         while not try_lock(file):
             if time.monotonic() > deadline:
                 raise UserError(
-                    f"jobs of a Snakemake that was killed still run in {folder.resolve()}: wait until they have ended, "
-                    f"or end them (`fuser {JOBS_LOCK}` names their processes)"
+                    f"jobs of a Snakemake that was killed are still running in {folder.resolve()}: wait for them, "
+                    f"or stop them (`fuser {JOBS_LOCK}` lists their processes)"
                 )
             time.sleep(POLL_SECONDS)
 
@@ -137,7 +137,7 @@ def _lock(folder: Path) -> TextIO:
         file.seek(0)
         holder = file.read().strip()
         file.close()
-        raise UserError(f"{folder.resolve()} is in use by {holder}: wait for it, or end it")
+        raise UserError(f"{folder.resolve()} is in use by {holder}: wait for it, or stop it")
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()

@@ -29,7 +29,7 @@ def preemptible_job() -> Iterator[None]:
     except Terminated:
         if _is_preempted():
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            say("preempted: what is done is kept, and SLURM puts the job back into the queue")
+            say("preempted: finished work is kept, and SLURM requeues the job")
             time.sleep(LONGEST_GRACE)
         raise
 
@@ -42,5 +42,5 @@ def _is_preempted() -> bool:
         # "None" for a job that could be preempted and is not.
         return fields(run_slurm("scontrol", "show", "job", job, "--oneliner")).get("PreemptTime", "None") != "None"
     except UserError as error:
-        say(f"SLURM does not tell whether job {job} is preempted: {error}")
+        say(f"could not query SLURM whether job {job} is preempted: {error}")
         return False

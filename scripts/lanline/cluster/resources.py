@@ -1,6 +1,6 @@
-"""What a job asks a cluster for, from the amount of its work: memory and a time limit, generous and never exact.
+"""The resources that a job requests, from the amount of its work: memory and a time limit, generous and never exact.
 
-A limit that turns out too low costs an attempt, and the next one asks for more (`rules/common.smk`); one that is far
+A limit that turns out too low costs an attempt, and the next one requests more (`rules/common.smk`); one that is far
 too high only waits longer in the queue. So the figures below are measured ones, rounded up by a factor of two or more.
 The Snakefile imports this module: nothing heavy here.
 """
@@ -22,7 +22,7 @@ SAFETY = 2.0
 EXACT_SECONDS = 0.01
 CONTINUOUS_SECONDS = 2.6  # dev_rlwm: drawn by ssm-simulators without steps, whatever the target
 OWN_WALK_SECONDS = 0.2  # in continuous time, by lanline's own simulators
-EULER_SECONDS, EULER_LCA_SECONDS = 3.5, 18.0  # many trials of an lca go on to the time limit
+EULER_SECONDS, EULER_LCA_SECONDS = 3.5, 18.0  # many trials of an lca run to the time limit
 USUAL_TRAJECTORIES, USUAL_STEP = 20_000, 0.001  # that a simulation's seconds were measured with
 ROWS_PER_SECOND, USUAL_WEIGHTS = 50_000, 21_000  # a slow node's core, with a network of this size; ours do 300,000
 HASH_BYTES_PER_SECOND = 100e6  # a shared file system rather than the processor
@@ -43,7 +43,7 @@ class Effort:
 
 
 def generate_shards(config: Config, wildcards: Mapping[str, str], threads: int) -> Effort:
-    """Making the shards of one group, ``threads`` of them at once, each in a process of its own."""
+    """Generating the shards of one group, ``threads`` of them in parallel, each in its own process."""
     workers = min(threads, config.data.shards_per_job)
     rounds = math.ceil(config.data.shards_per_job / workers)
     seconds = rounds * config.data.thetas_per_shard * _seconds_per_theta(config, wildcards["model"])

@@ -1,4 +1,4 @@
-"""A profile for this cluster, from what SLURM says of itself: partitions, their limits, and the user's accounts."""
+"""A profile for this cluster, from what SLURM reports: partitions, their limits, and the user's accounts."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from lanline.files import write_text
 
 SHIPPED = Path("profiles/slurm/config.yaml")
 HEAD = """\
-# Written by `make slurm-profile` from what cluster {cluster} (SLURM {version}) says of itself. Change what you like:
-# profiles/README.md says what each key does. The file is not under version control.
+# Written by `make slurm-profile` from what cluster {cluster} (SLURM {version}) reports. Edit it as you like:
+# profiles/README.md explains each key. The file is not under version control.
 #
 # partition        nodes  cores/node  memory/node      time limit  GPUs/node
 """
@@ -29,10 +29,10 @@ class Partition:
         default: whether jobs go there that name none.
         nodes: number of nodes.
         cpus: of its smallest node.
-        mem_mb: of its smallest node, or the most that a job may ask for on one node.
+        mem_mb: of its smallest node, or the most that a job may request on one node.
         minutes: longest time limit, or None for no limit.
         gres: generic resources of its nodes that are GPUs, e.g. gpu:a100:4.
-        preemptible: whether its jobs give way to others.
+        preemptible: whether its jobs can be preempted.
     """
 
     name: str
@@ -55,10 +55,10 @@ def write_profile(path: Path, shipped: Path = SHIPPED) -> list[Partition]:
     """Write ``path``, a Snakemake profile: the shipped one with this cluster's partition, account and limits.
 
     Raises:
-        UserError: the file is there already, SLURM does not answer, or there is no partition to use.
+        UserError: the file already exists, SLURM does not answer, or no partition is available.
     """
     if path.exists():
-        raise UserError(f"{path} is there already: move it away to have a new one written")
+        raise UserError(f"{path} already exists; move it to generate a new one")
     settings = dict(re.findall(r"^(\w+)\s*= (.*)$", run_slurm("scontrol", "show", "config"), re.M))
     accounting = settings["AccountingStorageType"].strip()
     accounts, default_account = _accounts() if accounting == "accounting_storage/slurmdbd" else ([], None)
@@ -77,10 +77,10 @@ def write_profile(path: Path, shipped: Path = SHIPPED) -> list[Partition]:
     if default_account:
         lines.append(f"  slurm_account: {default_account}")
     if gpu is not cpu:
-        lines.append("# With training.device: gpu in the configuration, the trainings belong there:")
+        lines.append("# With training.device: gpu in the configuration, use this for the trainings:")
         lines.append("# set-resources:")
         lines += [f"#   {rule}: {{slurm_partition: {gpu.name}}}" for rule in ("train_torch", "train_jax")]
-    lines += ["# No job asks for more than this, however often it is tried again.", "resources:"]
+    lines += ["# No job requests more than this, however often it is retried.", "resources:"]
     lines.append(f"  mem_mb: {cpu.mem_mb}")
     lines += [f"  runtime: {cpu.minutes}"] if cpu.minutes is not None else []
     lines += ["set-resource-scopes: {mem_mb: local, runtime: local}  # for each job, not for all of them together"]
@@ -129,7 +129,7 @@ def _nodes(partition: str) -> list[str]:
 def _choose(found: list[Partition]) -> Partition:
     """The cluster's default partition, or else the largest."""
     if not found:
-        raise UserError("there is no partition here that is up and open to you")
+        raise UserError("no available partition that you can submit to")
     return max(found, key=lambda partition: (partition.default, partition.nodes * partition.cpus))
 
 

@@ -1,7 +1,7 @@
 """Where a training command gets its data from, in the three modes of docs/data-modes.md.
 
-MLflow-first: an experiment's record names the folder. Validation: the same, with a folder given, where every recorded
-file must be. Traditional: a folder alone.
+MLflow-first: an experiment's record names the folder. Validation: the same with a given folder, which must hold every
+recorded file. Traditional: a folder alone.
 """
 
 from __future__ import annotations
@@ -139,16 +139,16 @@ def find_data(wanted: DataOptions, store: Store | None) -> Source:
             raise UserError("--dataset-id selects a data set of an experiment: add --data-generation-experiment-id")
         if wanted.folder is None:
             raise UserError(
-                "there is no data to train on: give --training-data-folder, or --data-generation-experiment-id, "
-                "whose record in MLflow names the folder"
+                "no training data: pass --training-data-folder, or --data-generation-experiment-id, whose record in "
+                "MLflow names the folder"
             )
         return Source(wanted.folder, _files_in(wanted.folder))
     recorded = _pick(recorded_data(store, wanted.experiment_id), wanted, store)
     folder = wanted.folder or recorded.folder
     if wanted.folder is None and not folder.is_dir():
         raise UserError(
-            f"MLflow says that data set {recorded.ids.dataset_id} lies in {folder}, which does not exist (moved, or on "
-            "another machine?): give the folder with --training-data-folder"
+            f"MLflow says that data set {recorded.ids.dataset_id} is in {folder}, which does not exist (moved, or on "
+            "another machine?): pass the folder with --training-data-folder"
         )
     return Source(folder, _checked_files(folder, recorded), recorded, store.shown)
 
@@ -207,7 +207,7 @@ def _foreign_files(inventory: Any, source: str) -> list[DataFile]:
         raise UserError(f"{source} is not an inventory of training data: {error!r}") from None
     for file in files:
         if Path(file.name).name != file.name or file.name in ("", ".", ".."):
-            raise UserError(f"{source}: file name {file.name!r} leads out of the data folder")
+            raise UserError(f"{source}: file name {file.name!r} points outside the data folder")
     return files
 
 
@@ -243,9 +243,9 @@ def _checked_files(folder: Path, recorded: RecordedData) -> tuple[Path, ...]:
         if not path.is_file():
             missing.append(file.name)
         elif path.stat().st_size != file.bytes:
-            differing.append(f"{file.name} ({path.stat().st_size:,} bytes, recorded are {file.bytes:,})")
+            differing.append(f"{file.name} ({path.stat().st_size:,} bytes, recorded as {file.bytes:,})")
         elif file.sha256 and sha256_file(path) != file.sha256:
-            differing.append(f"{file.name} (another sha256)")
+            differing.append(f"{file.name} (different sha256)")
     if missing or differing:
         whole = f"{len(recorded.files)} files that MLflow has on record for data set {recorded.ids.dataset_id}"
         lines = [f"{folder} does not hold the {whole}:"]
@@ -254,7 +254,7 @@ def _checked_files(folder: Path, recorded: RecordedData) -> tuple[Path, ...]:
     tracked = {file.name for file in recorded.files}
     present = {path.name for path in folder.iterdir() if path.suffix in DATA_SUFFIXES}
     if extra := sorted(present - tracked):
-        say("\n".join([f"in {folder}, but not on record, and so not used:", *_listed("extra", extra)]))
+        say("\n".join([f"in {folder} but not on record, so not used:", *_listed("extra", extra)]))
     how = "by content" if all(file.sha256 for file in recorded.files) else "by name and size"
     say(f"all {len(tracked)} recorded files are in {folder} (compared {how})")
     return tuple(folder / name for name in sorted(tracked))

@@ -19,7 +19,7 @@ from lanline.mistakes import number_as_text
 from lanline.models import get_model
 from lanline.networks.specification import n_outputs
 
-# LANfactory's loss for a network that gives log-likelihoods: torch.nn.functional.huber_loss with its own delta.
+# LANfactory's loss for a network that returns log-likelihoods: torch.nn.functional.huber_loss with its own delta.
 HUBER_DELTA = 1.0
 _LOG = re.compile(r"(?:np|numpy|math)\.log\(\s*([-+0-9.eE]+)\s*\)")
 
@@ -71,7 +71,7 @@ class LanfactoryFile(Section):
         return value
 
     def notes(self) -> list[str]:
-        """What lanline does in another way than the file says."""
+        """What lanline does differently from what the file says."""
         if self.SHUFFLE:
             return []
         return ["SHUFFLE: False has no effect: lanline always shuffles all rows, in an order that --seed fixes"]
@@ -183,7 +183,7 @@ def nested(values: dict[str, Any]) -> dict[str, Any]:
             continue
         below = found.get(section, {})
         if not isinstance(below, dict) or name in below:
-            raise UserError(f"{key} stands for {section}.{name}, which is there too: keep one of them")
+            raise UserError(f"{key} is the old name of {section}.{name}, which is set too: keep one of them")
         found[section] = {**below, name: values[key]}
     return found
 

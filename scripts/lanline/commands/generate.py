@@ -31,12 +31,10 @@ def generate(
         int | None, typer.Option("--n-files", "-n", min=1, help="Number of files. Default: the file's data.shards.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, max=MAX_SEED, help="Of the data. Default: the file's, then 42.")
+        int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of the data. Default: the file's, then 42.")
     ] = None,
-    cores: Annotated[int | None, typer.Option(min=1, help="Files made at once. Default: all cores.")] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Make a few rows to check everything; write none.")
-    ] = False,
+    cores: Annotated[int | None, typer.Option(min=1, help="Files generated in parallel. Default: all cores.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything on a few rows; write nothing.")] = False,
     mlflow_on: MlflowOn = False,
     mlflow_tracking_uri: TrackingUri = None,
     mlflow_artifact_location: ArtifactLocation = None,
@@ -44,7 +42,7 @@ def generate(
     mlflow_run_name: RunName = None,
     log_level: LogLevel = "WARNING",
 ) -> None:
-    """Make a data set of one model: shards, their inventory, and with MLflow the run that training commands find.
+    """Generate a data set of one model: shards, their inventory, and with MLflow the run that training commands find.
 
     The same configuration and seed give the same bytes; a larger --n-files adds files to those that exist.
     """

@@ -46,7 +46,7 @@ def run_generation(config: Config, output: Path, cores: int, run_name: str | Non
             f"in {output}, of which {n_files - len(missing)} exist; nothing was written"
         )
         return
-    find_or_create(config, [name])  # that the store is unreachable is better known before anything is made
+    find_or_create(config, [name])  # an unreachable store is reported before anything is generated
     generate_shards(request)
     dataset = record_lineage(LineageRequest(config, model, paths, name, run_name))
     where = f", in MLflow experiment {dataset.experiment_id} ({name})" if dataset.experiment_id else ""

@@ -29,12 +29,12 @@ def show_labels(name: str, theta_text: str | None, engines: Sequence[str], data:
     Args:
         name: of the model.
         theta_text: ``v=1,a=1.5``; parameters that are left out have the middle of their bounds.
-        engines: names of engines, or ``auto``; each gives a curve.
+        engines: names of engines, or ``auto``; one curve each.
         data: settings of the engines.
         output: figure (png, svg, pdf) or table (csv) to write.
 
     Raises:
-        UserError: the model, a parameter or an engine is not there, or the suffix of ``output`` is another one.
+        UserError: the model, a parameter or an engine does not exist, or the suffix of ``output`` is not supported.
     """
     if output is not None and output.suffix not in (*FIGURES, ".csv"):
         raise UserError(f"--output {output}: expected a name that ends in {', '.join(FIGURES)} or .csv")
@@ -97,7 +97,7 @@ def _impossible(model: Model, param: str, value: float) -> str:
 
 
 def _check_ranges(model: Model, theta: np.ndarray) -> None:
-    """Refuse ranges of trial-to-trial variability that reach where the model has nothing.
+    """Refuse ranges of trial-to-trial variability that the model cannot have.
 
     Raises:
         UserError: the non-decision time could be negative, or the start point lie beyond both bounds.
@@ -109,7 +109,7 @@ def _check_ranges(model: Model, theta: np.ndarray) -> None:
         raise UserError(f"--theta: t - st is {value['t'] - value['st']:g}: the earliest non-decision time must be >= 0")
     widest = 2 * value["a"] if model.simulator == "full_ddm" else 1.0
     if 2 * value.get("sz", 0.0) > widest:
-        raise UserError(f"--theta: sz={value['sz']:g}: start points z - sz to z + sz are wider apart than the bounds")
+        raise UserError(f"--theta: sz={value['sz']:g}: start points z - sz to z + sz span more than the bounds")
 
 
 def _print(model: Model, theta: np.ndarray, curves: Sequence[LabelCurve]) -> None:

@@ -30,11 +30,11 @@ def print_lineage(target: str, as_json: bool = False, verify: bool = False, uri:
     Args:
         target: folder of a network, ONNX file, or MLflow run id.
         as_json: print everything that is known, as JSON, instead of the tree.
-        verify: hash every file anew.
+        verify: hash every file again.
         uri: of the MLflow store; default: MLFLOW_TRACKING_URI, then sqlite:///mlflow.db.
 
     Returns:
-        What no longer matches the record, if ``verify``.
+        Mismatches with the record, if ``verify``.
 
     Raises:
         UserError: the target is not a network or run, or nothing is recorded of it.
@@ -70,12 +70,12 @@ def _print(lineage: Lineage, problems: list[str] | None) -> None:
         console.print(Text(f"{len(unknown)} file(s) have no recorded hash to compare with:", "yellow"))
         console.print("\n".join(f"  {file}" for file in unknown), soft_wrap=True, markup=False)
     if problems:
-        console.print(Text(f"{len(problems)} thing(s) no longer match:", "bold red"))
+        console.print(Text(f"{len(problems)} mismatch(es) with the record:", "bold red"))
         console.print("\n".join(f"  {problem}" for problem in problems), soft_wrap=True, markup=False)
     else:
         files = sum(len(node.files) for node in lineage.tree.walk()) - len(unknown)
         which = "the other" if unknown else "all"
-        console.print(Text(f"{which} {files} files are as they were recorded", "green"))
+        console.print(Text(f"{which} {files} files match the record", "green"))
 
 
 def _rich(node: Node) -> Tree:

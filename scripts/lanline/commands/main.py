@@ -1,4 +1,4 @@
-"""``lanline``: data and networks outside the workflow, a look at models, where a network came from, records of runs."""
+"""``lanline``: data and networks outside the workflow, models and their labels, lineage, records of runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ Uri = Annotated[
 ]
 ConfigFiles = Annotated[
     list[Path],
-    typer.Option(default_factory=list, show_default=False, help="As Snakemake's --configfile; may be repeated."),
+    typer.Option(
+        default_factory=list,
+        show_default=False,
+        help="Configuration, as Snakemake's --configfile; repeatable.",
+    ),
 ]
 Root = Annotated[Path, typer.Argument(help="Folder with the reports of runs.")]
 
@@ -51,7 +55,7 @@ def models(
 def labels(
     model: Annotated[str, typer.Argument(help="Name of a model: see lanline models.")],
     theta: Annotated[
-        str | None, typer.Option(metavar="v=1,a=1.5", help="Parameters. Left out: the middle of their bounds.")
+        str | None, typer.Option(metavar="v=1,a=1.5", help="Parameters. Default: the middle of their bounds.")
     ] = None,
     engine: Annotated[
         list[str] | None, typer.Option(help="Engine; may be repeated to compare several. Default: auto.")
@@ -103,7 +107,7 @@ def ui(config: ConfigFiles, port: int = 5000, uri: Uri = None) -> None:
 
         store = _store(uri, config)
         if store.uri.startswith("http"):
-            raise UserError(f"the server {store.shown} has its own pages: open it in the browser")
+            raise UserError(f"the server {store.shown} has its own web pages: open it in a browser")
         # The URI goes through the environment: a command line is there for everyone to read.
         environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": store.uri}
         server = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
@@ -112,19 +116,19 @@ def ui(config: ConfigFiles, port: int = 5000, uri: Uri = None) -> None:
 
 @main.command()
 def sync(config: ConfigFiles, root: Root = Path("reports"), uri: Uri = None) -> None:
-    """Sync to MLflow what it missed."""
+    """Sync records that MLflow missed."""
     with command():
         from lanline.errors import UserError
         from lanline.tracking.mlflow.sync import sync as sync_journals
 
         if not root.is_dir():
-            raise UserError(f"the folder with the reports of runs, {root}, does not exist")
+            raise UserError(f"the reports folder {root} does not exist")
         print("\n".join(sync_journals(root, _store(uri, config)) or [f"{root} is fully synced"]))
 
 
 @main.command()
 def running(root: Annotated[Path, typer.Argument(help="Folder to look in.")] = Path()) -> None:
-    """Fail, naming them, if runs or a workflow are still active."""
+    """Fail if runs or a workflow are still active, and list them."""
     with command():
         from lanline.cluster.folder import refuse_beside_another
         from lanline.errors import UserError
@@ -141,7 +145,7 @@ def migrate(
     config: ConfigFiles,
     uri: Uri = None,
 ) -> None:
-    """Copy an old file store into SQLite."""
+    """Migrate an old file store to SQLite."""
     with command():
         from lanline.tracking.admin import migrate as migration
 
@@ -149,7 +153,7 @@ def migrate(
         to_settings = (settings.get("uri"), settings.get("artifact_location"))
         store = _store(uri, config) if uri else migration.target(*to_settings)
         counts = ", ".join(f"{count} {what}" for what, count in migration.migrate(source, store).items())
-        print(f"{counts} are in {store.shown} now; {source} is unchanged")
+        print(f"{counts} are now in {store.shown}; {source} is unchanged")
 
 
 @main.command("export")
@@ -163,12 +167,12 @@ def export_run(run_id: str, archive: Path, config: ConfigFiles, uri: Uri = None)
 
 @main.command("import")
 def import_archive(archive: Path, config: ConfigFiles, uri: Uri = None) -> None:
-    """Put the runs of an archive into the store."""
+    """Import the runs of an archive into the store."""
     with command():
         from lanline.tracking.admin import archive as archives
 
         for original, there in archives.import_archive(_store(uri, config), archive).items():
-            print(f"{original} is run {there} here")
+            print(f"{original}: imported as run {there}")
 
 
 @main.command()
@@ -178,7 +182,7 @@ def prune(
     older_than: Annotated[
         str | None, typer.Option(metavar="AGE", help="E.g. 12h, 30d or 8w. Default: all runs, and then the experiment.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     uri: Uri = None,
 ) -> None:
     """Remove runs of an experiment with their artifacts, after showing them; never those of networks in use."""
@@ -213,7 +217,7 @@ def prune(
 def promote(
     name: Annotated[str, typer.Argument(help="Model and network type, e.g. ddm-lan.")],
     config: ConfigFiles,
-    version: Annotated[int | None, typer.Option(help="Default: the candidate.")] = None,
+    version: Annotated[int | None, typer.Option(help="Version to promote. Default: the candidate.")] = None,
     uri: Uri = None,
 ) -> None:
     """Give a registered network the alias production."""
@@ -224,8 +228,10 @@ def promote(
 
 
 @main.command("slurm-profile")
-def slurm_profile(path: Annotated[Path, typer.Argument(help="To write.")] = Path("profiles/site/config.yaml")) -> None:
-    """Ask SLURM for its partitions, and write a profile for this cluster."""
+def slurm_profile(
+    path: Annotated[Path, typer.Argument(help="Output file.")] = Path("profiles/site/config.yaml"),
+) -> None:
+    """Query SLURM for its partitions, and write a profile for this cluster."""
     with command():
         from lanline.cluster.site import write_profile
 
@@ -235,7 +241,7 @@ def slurm_profile(path: Annotated[Path, typer.Argument(help="To write.")] = Path
 
 @main.command("slurm-cancel")
 def slurm_cancel() -> None:
-    """Cancel the jobs of this folder whose Snakemake died, and wait for their end."""
+    """Cancel the jobs of this folder whose Snakemake died, and wait until they have ended."""
     with command():
         from lanline.cluster.folder import cancel_orphans
 
@@ -247,7 +253,7 @@ def _agreed(question: str) -> bool:
     try:
         return input(f"{question} [y/N] ") == "y"
     except EOFError:
-        print("\nno input available; nothing removed (--yes, or with make YES=1, does not ask)")
+        print("\nno input available; nothing removed (--yes, or YES=1 with make, skips the question)")
         return False
 
 
@@ -260,7 +266,7 @@ def _store(uri: str | None, configs: list[Path]) -> Store:
 
 
 def _tracking(configs: list[Path]) -> dict[str, str]:
-    """What these configuration files say of tracking."""
+    """What these configuration files say about tracking."""
     from lanline.files import read_yaml, section
 
     settings: dict[str, str] = {}

@@ -35,8 +35,8 @@ def print_models(name: str | None, as_json: bool) -> None:
     console = wide_console()
     console.print(table)
     console.print(
-        f"\n{len(models)} models. data.engine: auto takes the first engine of a model. Each has a variant with a "
-        f"deadline, e.g. {models[0].name}{DEADLINE_SUFFIX}.\nA picture of a density: lanline labels {models[0].name}",
+        f"\n{len(models)} models. data.engine: auto takes the first engine listed. Each model has a variant with "
+        f"a deadline, e.g. {models[0].name}{DEADLINE_SUFFIX}.\nTo plot a density: lanline labels {models[0].name}",
         soft_wrap=True,
     )
 

@@ -34,12 +34,10 @@ ArtifactLocation = Annotated[
         "--mlflow-artifact-location",
         metavar="FOLDER_OR_URI",
         help="Root for artifacts of a new experiment. Default: MLFLOW_ARTIFACT_LOCATION, then mlartifacts beside the "
-        "SQLite file, or what a server decides.",
+        "SQLite file; a server decides itself.",
     ),
 ]
-RunName = Annotated[
-    str | None, typer.Option("--mlflow-run-name", help="Name of the run in MLflow; switches tracking on.")
-]
+RunName = Annotated[str | None, typer.Option("--mlflow-run-name", help="Name of the run in MLflow; turns tracking on.")]
 ExperimentName = Annotated[
     str | None,
     typer.Option(
@@ -53,7 +51,7 @@ LogLevel = Annotated[
         "--log-level",
         "-l",
         metavar="LEVEL",
-        help=f"How much the libraries say: {', '.join(LEVELS)}. lanline's own lines about the progress always come.",
+        help=f"Log level of the libraries: {', '.join(LEVELS)}. lanline's own progress lines are always shown.",
     ),
 ]
 
@@ -97,7 +95,7 @@ class TrackingOptions:
         if given and not tracked:
             from lanline.logs import say
 
-            say("MLflow tracking is off, so its URI and artifact location are not used; --mlflow-on switches it on")
+            say("MLflow tracking is off, so its URI and artifact location are ignored; --mlflow-on turns it on")
         return {"mlflow_tracking": tracked, "tracking": {**section(values, "tracking", source), **given}}
 
 

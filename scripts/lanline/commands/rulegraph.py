@@ -1,6 +1,6 @@
 """Draw Snakemake's rule graph: `snakemake --rulegraph | python -m lanline.commands.rulegraph FILE.svg`.
 
-Snakemake gives the graph in the language of graphviz, which is a system package; a pipeline of ten rules needs no
+Snakemake prints the graph in the language of graphviz, which is a system package; a pipeline of ten rules needs no
 more than this.
 """
 

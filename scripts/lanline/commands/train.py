@@ -50,7 +50,8 @@ def train(
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Cores to use. Default: all.")] = None,
     dl_workers: Annotated[
-        int | None, typer.Option(help="Accepted for LANfactory's sake: lanline reads ahead in one thread.")
+        int | None,
+        typer.Option(help="Accepted for LANfactory's sake, no effect: lanline reads ahead in one thread."),
     ] = None,
     export_onnx: Annotated[bool, typer.Option(help="Whether to keep the network as model.onnx.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything; train and write nothing.")] = False,
@@ -60,17 +61,17 @@ def train(
     mlflow_experiment_name: ExperimentName = None,
     mlflow_run_name: RunName = None,
     mlflow_run_id: Annotated[
-        str | None, typer.Option(help="Resume an unfinished MLflow run; switches tracking on.")
+        str | None, typer.Option(help="Resume an unfinished MLflow run; turns tracking on.")
     ] = None,
     data_generation_experiment_id: Annotated[
-        str | None, typer.Option(help="MLflow experiment with the data's record; switches tracking on.")
+        str | None, typer.Option(help="MLflow experiment with the data's record; turns tracking on.")
     ] = None,
     dataset_id: Annotated[
         str | None, typer.Option(help="Which data set of that experiment, if it has several.")
     ] = None,
     accept_data_problems: Annotated[
         bool,
-        typer.Option("--accept-data-problems", help="Train although the data's check finds faults; records say so."),
+        typer.Option("--accept-data-problems", help="Train although the data fail validation; the records say so."),
     ] = False,
     log_level: LogLevel = "WARNING",
 ) -> None:

@@ -53,7 +53,7 @@ def run_training(plan: Plan, wanted: DataOptions, tracking: TrackingOptions, out
     settings = options["tracking"]
     tracked = options["mlflow_tracking"]
     store = resolve_store(settings.get("uri"), settings.get("artifact_location")) if tracked else None
-    if store and tracking.run_id:  # a mistake is better known before anything is written
+    if store and tracking.run_id:  # mistakes are reported before anything is written
         unfinished_run(connect_to_read(store), store, tracking.run_id)
     if wanted.folder is None and wanted.experiment_id is None:
         wanted = replace(wanted, folder=plan.data_folder)

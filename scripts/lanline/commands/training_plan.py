@@ -1,4 +1,4 @@
-"""What a configuration file asks of one training, whichever program it was written for."""
+"""The settings of one training in a configuration file, whichever program it was written for."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Plan:
     def model(self, of_data: str | None) -> str:
         """The model to train for, given the one that the data say they are of."""
         if of_data is None and len(self.models) != 1:
-            raise UserError("the data do not name their model: name it in the file of --config-path (MODEL)")
+            raise UserError("the data do not name their model: set MODEL in the file of --config-path")
         if of_data is not None and self.models and of_data not in self.models:
             raise UserError(f"{self.source} is for the model {', '.join(self.models)}, but the data are of {of_data}")
         return of_data or self.models[0]
@@ -75,7 +75,7 @@ class Plan:
 
 
 def read_plan(path: Path | None, framework: Framework, network_id: int, seed: int | None) -> Plan:
-    """The plan of a LANfactory file, of one of lanline's own, or of lanline's defaults.
+    """The plan of a LANfactory file, a lanline file, or lanline's defaults.
 
     Raises:
         UserError: the file cannot be read, has mistakes, or does not have that network.
@@ -126,7 +126,7 @@ def has_gpu(framework: Framework) -> bool:
         raise UserError(f"framework {framework} is not installed; install lanline[{framework}]") from None
     if framework == "torch":
         return module.cuda.is_available()
-    # In a process of its own: JAX counts its CPU devices when it is first asked, and the training decides how many.
+    # In a separate process: JAX counts its CPU devices when it is first asked, and the training decides how many.
     question = "import jax, sys; sys.exit(jax.default_backend() != 'gpu')"
     has_plugin = bool(entry_points(group="jax_plugins"))
     return has_plugin and subprocess.run([sys.executable, "-c", question], capture_output=True).returncode == 0

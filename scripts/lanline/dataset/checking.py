@@ -95,8 +95,8 @@ def _note_same_thetas(foreign: Sequence[Scan]) -> None:
     """ssm-simulators up to 0.15 draws the thetas of every file with the same seeds, 0, 1, 2 and so on."""
     if len(foreign) > 1 and np.isin(foreign[1].thetas, foreign[0].thetas).mean() > SAME_THETAS:
         say(
-            "note: the files share their parameter vectors, as those of one `generate` of ssm-simulators do: more "
-            "files bring no new ones, and the validation loss does not tell how well the network does at others"
+            "note: all files have the same parameter vectors, as files of one `generate` of ssm-simulators do: more "
+            "files add no new ones, and the validation loss does not show how well the network does at others"
         )
 
 
@@ -106,7 +106,7 @@ def _compare_with_first(recipes: dict[Path, Any]) -> list[Problem]:
     (first, expected), *others = recipes.items() if recipes else [(Path(), {})]
     for path, recipe in others:
         if ("seed" in recipe) != ("seed" in expected):
-            problems.append(Problem(shown(path), "recipe", f"lies among files of another kind ({shown(first)})"))
+            problems.append(Problem(shown(path), "recipe", f"differs in kind from the others ({shown(first)})"))
             continue
         whose = f"{shown(first)} with"
         problems += [Problem(shown(path), kind, why) for kind, why in compare_recipes(recipe, expected, whose)]

@@ -51,13 +51,13 @@ def validated(dataset: DatasetSidecar, shards: Sequence[Path], report: Path) -> 
         passed, of, problems = found["passed"], found["dataset_id"], found["problems"]
         accepted = tuple(f"{problem['file']}: {problem['kind']}: {problem['reason']}" for problem in problems)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{report} is not a report of a validation: {reason(error)}") from None
+        raise UserError(f"{report} is not a validation report: {reason(error)}") from None
     if of != dataset.dataset_id or passed == bool(accepted):
         raise UserError(f"{report} is of data set {of}, expected {dataset.dataset_id}: validate the data again")
     ordered = sorted(shards, key=lambda path: path.name)
     if (now := content_ids(ordered)[0]) != dataset.dataset_id:
         raise UserError(
-            f"the files in {dataset.folder} were changed after they were validated: they are data set {now} now, "
-            f"validated was {dataset.dataset_id}. Nothing was trained; `snakemake -R generate_shards` makes them again"
+            f"the files in {dataset.folder} were changed after they were validated: they are now data set {now}, "
+            f"{dataset.dataset_id} was validated. Nothing was trained; `snakemake -R generate_shards` regenerates them"
         )
     return dataset.model_copy(update={"accepted_problems": accepted})

@@ -1,7 +1,7 @@
 """Labels of training data against the engine's own, at a few thetas of every part of a file.
 
 lanline's labels of the exact engines are computed again to `LABEL_TOLERANCE`. Labels that were simulated, lanline's or
-ssm-simulators', carry noise: whether they are labels of these rows is told by their median. Measured on ssm-simulators'
+ssm-simulators', carry noise: their median shows whether they are labels of these rows. Measured on ssm-simulators'
 files of 17 models with 200 to 10,000 trials a theta, the median difference from the engine is 0.03 to 0.11 nats (its
 share above 2 nats at most 7 %), and 1.2 or more where labels were permuted; probabilities differ by 0.002 to 0.014 on
 average.
@@ -145,7 +145,7 @@ def _judge_noisy(parts: list[np.ndarray]) -> Found:
         yield (
             "labels",
             f"lan_labels are not the log-densities of their rows: {median:.2f} nats from the engine's in the median "
-            f"of {len(deviation)} sampled rows, {far:.0%} of them by more than {FAR_OFF:g}",
+            f"of {len(deviation)} sampled rows, and more than {FAR_OFF:g} in {far:.0%} of them",
         )
 
 
@@ -210,7 +210,7 @@ def _compare_foreign_probabilities(
     ):
         yield (
             "labels",
-            f"{name} are {labels.flat[0]:g} at every theta, where the engine's go from "
+            f"{name} are {labels.flat[0]:g} at every theta, where the engine's range from "
             + (f"{reference.min():.2f} to {reference.max():.2f}"),
         )
     elif difference.mean() > PROBABILITY_BIAS + 0.5 / np.sqrt(origin.trials):

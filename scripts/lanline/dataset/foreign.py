@@ -247,7 +247,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
     """The dictionary in a pickle.
 
     Raises:
-        UserError: the file cannot be read, is no pickle, or holds no dictionary.
+        UserError: the file cannot be read, is not a pickle, or does not hold a dictionary.
     """
     try:
         with Path(path).open("rb") as handle:
@@ -299,7 +299,7 @@ def as_shard(
 
     Raises:
         UserError: the file cannot be read, lacks the arrays or their rows, has other parameters, or holds NaN or
-            infinity or what are no probabilities.
+            infinity, or values that are not probabilities.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
@@ -420,7 +420,7 @@ def _probabilities(path: Path, name: str, labels: np.ndarray) -> np.ndarray:
         wrong |= sums[:, 0] <= 0
         labels = labels / np.where(sums > 0, sums, 1)
     if bad := int(wrong.sum()):
-        raise UserError(f"{path}: {bad:,} rows of {name} are no probabilities")
+        raise UserError(f"{path}: {bad:,} rows of {name} are not probabilities")
     return labels
 
 

@@ -59,13 +59,13 @@ class Inventory:
             files = tuple(_tracked(entry) for entry in value["files"])
             inventory = cls(value["model"], value["dataset_id"], value["lineage_id"], files)
         except (KeyError, TypeError) as error:
-            raise UserError(f"{source} is not an inventory of a data set: {error!r}") from None
+            raise UserError(f"{source} is not a data set inventory: {error!r}") from None
         for file in files:
             if Path(file.file).name != file.file or file.file in {"", ".", ".."}:
-                raise UserError(f"{source}: file name {file.file!r} leads out of the data folder")
+                raise UserError(f"{source}: file name {file.file!r} points outside the data folder")
         if inventory.dataset_id != content_id(files):
             raise UserError(
-                f"{source} calls itself data set {inventory.dataset_id}, but its files make {content_id(files)}: "
+                f"{source} is labelled data set {inventory.dataset_id}, but its files are {content_id(files)}: "
                 "it was changed after it was written"
             )
         return inventory

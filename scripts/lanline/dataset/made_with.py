@@ -38,9 +38,7 @@ def with_versions(
     )
     wrong = {problem.file for problem in told}
     made = Counter(change for file, change in changes.items() if change and file not in wrong)
-    return told, tuple(
-        f"{n} shard(s) made with {change}: what was computed again is the same" for change, n in made.items()
-    )
+    return told, tuple(f"{n} shard(s) made with {change}: the recomputed blocks agree" for change, n in made.items())
 
 
 def _changes(shard: Path) -> str:

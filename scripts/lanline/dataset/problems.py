@@ -1,4 +1,4 @@
-"""What can be wrong with training data, and whether a user may train on it all the same."""
+"""What can be wrong with training data, and whether a user may train on it anyway."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NEVER_ACCEPTED = frozenset(
 SHOWN = 20  # problems in a message
 MARK_LENGTH = 400  # characters
 HOW_TO_ACCEPT = (
-    "to train on these data all the same, set data.accept_problems: true (commands: --accept-data-problems); "
+    "to train on these data anyway, set data.accept_problems: true (commands: --accept-data-problems); "
     "the network's records will say so"
 )
 
@@ -58,7 +58,7 @@ def refuse_unless_accepted(problems: Sequence[Problem], folder: object, accept: 
     fatal = any(problem.kind in NEVER_ACCEPTED for problem in problems)
     if fatal or not accept:
         raise UserError(found if fatal else f"{found}\n{HOW_TO_ACCEPT}")
-    say(f"{found}\naccepted, as data.accept_problems says; the network's records name them")
+    say(f"{found}\naccepted (data.accept_problems); the network's records list them")
     return tuple(map(str, problems))
 
 

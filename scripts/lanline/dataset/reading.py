@@ -39,7 +39,7 @@ def _read_array(handle: FileIO, first: int, described: dict[str, Any], start: in
     """Rows of an array as the header describes it; ``first`` is where the arrays begin."""
     n, *width = described["shape"]
     if described["dtype"] != "F32" or not 0 <= start <= stop <= n:
-        raise ValueError(f"rows {start} to {stop} of float32 are wanted, there are {n} of {described['dtype']}")
+        raise ValueError(f"expected rows {start} to {stop} of float32, found {n} rows of {described['dtype']}")
     array = np.empty((stop - start, *width), "<f4")
     handle.seek(first + described["data_offsets"][0] + ITEM_BYTES * math.prod(width) * start)
     left = array.reshape(-1).view(np.uint8).data

@@ -1,4 +1,4 @@
-"""What the header of a file of training data says of its making, typed and checked."""
+"""How a file of training data was made, from its header, typed and checked."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def read_recipe(path: Path) -> Recipe:
     """
     origin = read_origin(path)
     if not isinstance(origin, dict):
-        raise UserError(f"{path}: its header has no keys and values")
+        raise UserError(f"{path}: expected keys and values in its header")
     own = {key: value for key, value in origin.items() if key in _Header.model_fields}
     sizes = {key: origin[key] for key in ("thetas_per_shard", "rows_per_theta") if key in origin}
     settings = {key: value for key, value in origin.items() if key not in own}
@@ -75,9 +75,9 @@ def read_recipe(path: Path) -> Recipe:
     except ValidationError as error:
         root = _Header if error.title == _Header.__name__ else Data
         mistakes = "; ".join(explain(mistake, root) for mistake in error.errors())
-        raise UserError(f"{path}: what its header says of its making cannot be right: {mistakes}") from None
+        raise UserError(f"{path}: invalid recipe in its header: {mistakes}") from None
     except UserError as error:
-        raise UserError(f"{path}: what its header says of its making cannot be right: {error}") from None
+        raise UserError(f"{path}: invalid recipe in its header: {error}") from None
     if tuple(header.params) != model.params:
         raise UserError(f"{path} has the parameters {', '.join(header.params)}; expected {', '.join(model.params)}")
     values = {key: value for key, value in origin.items() if key not in NOT_RECIPE}
@@ -86,7 +86,7 @@ def read_recipe(path: Path) -> Recipe:
 
 @dataclass(frozen=True)
 class ForeignOrigin:
-    """What a pickle of ssm-simulators says of its making; see `lanline.dataset.foreign`.
+    """How a pickle of ssm-simulators was made, by its own account; see `lanline.dataset.foreign`.
 
     Attributes:
         model: as the registry has it.

@@ -111,7 +111,7 @@ def _count_wrong(name: str, values: np.ndarray, limits: Limits) -> dict[tuple[st
         wrong |= _wrong_responses(values[:, -2], values[:, -1], limits)
     elif name == "lan_labels":
         wrong["label range", f"lan_labels lie below the floor, {limits.floor:g}"] = values < limits.floor - SLACK
-        wrong["label range", f"lan_labels lie above {HIGHEST_LABEL:g}: no log-density does"] = values > HIGHEST_LABEL
+        wrong["label range", f"lan_labels lie above {HIGHEST_LABEL:g}, no log-density does"] = values > HIGHEST_LABEL
     elif name.endswith("_labels"):
         wrong["probability", f"values of {name} are not in [0, 1]"] = (values < 0) | (values > 1)
     return {key: int(np.count_nonzero(rows)) for key, rows in wrong.items()}
@@ -129,7 +129,7 @@ def _wrong_responses(rt: np.ndarray, choice: np.ndarray, limits: Limits) -> dict
         ("choice", f"rows have a choice other than {allowed}, those of {limits.model.name}"): ~np.isin(
             choice, limits.model.choices
         ),
-        ("rt", "rows have the rt -999, an omission, which has no density: leave these rows out"): omitted,
+        ("rt", "rows have the rt -999, an omission, which has no density: remove these rows"): omitted,
         ("rt", f"rows have an rt below {EARLIEST_RT:g} s"): (rt < EARLIEST_RT - SLACK) & ~omitted,
         ("rt", reason): late,
     }
@@ -173,7 +173,7 @@ def _repeated(signatures: dict[str, np.ndarray]) -> Iterator[tuple[str, str]]:
     for name, hashes in signatures.items():
         share = 1 - len(np.unique(hashes)) / max(len(hashes), 1)
         if share > REPEATED_SHARE:
-            yield "duplicate", f"{share:.0%} of the rows of {name}_data are repetitions of others"
+            yield "duplicate", f"{share:.0%} of the rows of {name}_data are duplicates"
 
 
 def compare_files(scans: dict[Path, Scan], validation: Sequence[Path] = (), estimated: bool = False) -> list[Problem]:

@@ -92,10 +92,10 @@ def read_origin(path: Path) -> dict[str, Any]:
         header = json.loads(text)
         version, origin = header["format_version"], header["origin"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise UserError(f"{path}: its header does not say where it came from: it is damaged") from None
+        raise UserError(f"{path}: its header has no valid provenance: the file is damaged") from None
     if version not in READABLE:
         readable = " and ".join(map(str, READABLE))
         raise UserError(f"{path}: format version {version}, this lanline reads {readable}")
     if not isinstance(origin, dict) or "model" not in origin:
-        raise UserError(f"{path}: its header does not say which model it is of")
+        raise UserError(f"{path}: its header does not name the model")
     return origin

@@ -65,7 +65,7 @@ def validate_dataset(
     ]
     if inventory.dataset_id != content_id(inventory.files):
         problems.append(
-            Problem(compared_with, "inventory", f"its id is not {content_id(inventory.files)}, of its files")
+            Problem(compared_with, "inventory", f"its id does not match its files ({content_id(inventory.files)})")
         )
     check = partial(_check_file, folder, config, inventory)
     scans: dict[Path, Scan] = {}
@@ -109,9 +109,9 @@ def _compare_bytes(path: Path, tracked: TrackedFile) -> Iterator[tuple[str, str]
     size = path.stat().st_size
     if size != tracked.bytes:
         kind = "truncated" if size < tracked.bytes else "changed"
-        yield kind, f"{size:,} bytes, tracked are {tracked.bytes:,}"
+        yield kind, f"{size:,} bytes, tracked as {tracked.bytes:,}"
     elif (digest := sha256_file(path)) != tracked.sha256:
-        yield "changed", f"sha256 {digest[:12]}..., tracked is {tracked.sha256[:12]}..."
+        yield "changed", f"sha256 {digest[:12]}..., tracked as {tracked.sha256[:12]}..."
 
 
 def compare_recipes(recipe: Mapping[str, Any], other: Mapping[str, Any], whose: str) -> Iterator[tuple[str, str]]:

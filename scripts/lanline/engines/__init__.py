@@ -1,6 +1,6 @@
 """Engines: where labels come from, and the choice between them. The one door to all of them.
 
-An engine gives, for a block of thetas of one model, the density of (rt, choice) up to the time limit. All
+An engine returns, for a block of thetas of one model, the density of (rt, choice) up to the time limit. All
 engines answer the same four questions (`Densities`); what differs is how exact the answers are.
 """
 
@@ -49,11 +49,11 @@ def resolve_engine(model: Model, data: Data) -> str:
     """The engine that ``data.engine`` means for this model.
 
     Raises:
-        UserError: the model does not have that engine, or the engine cannot give labels for ``data.target``.
+        UserError: the model does not have that engine, or the engine has no labels for ``data.target``.
     """
     available = engines_of(model)
     if data.engine not in ("auto", *available):
-        raise UserError(f"data.engine: {model.name} has no {data.engine}; it has auto, {', '.join(available)}")
+        raise UserError(f"data.engine: {model.name} has no {data.engine}; expected auto, {', '.join(available)}")
     engine = available[0] if data.engine == "auto" else data.engine
     if engine == "simulation":
         simulation.check_target(model, data.target)

@@ -56,6 +56,6 @@ def open_network(path: Path, sample: np.ndarray, threads: int = 1) -> LogLikelih
     difference = np.abs(log_likelihood(sample) - single) / np.maximum(1, np.abs(single))
     if not difference.max() <= BATCH_TOLERANCE:
         raise UserError(
-            f"{path} returns other values for many trials than for one: they differ by {difference.max():.2g}"
+            f"{path} returns different values for many trials than for one: they differ by {difference.max():.2g}"
         )
     return log_likelihood

@@ -1,4 +1,4 @@
-"""The verdict: does a network reach what the configuration asks for?"""
+"""The verdict: does a network meet the limits of the configuration?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lanline.evaluation.probability.metrics import ProbabilityMetrics
 
 @dataclass(frozen=True)
 class Criterion:
-    """One number, its limits, and whether it keeps them.
+    """One number, its limits, and whether it is within them.
 
     Attributes:
         metric: name in `lanline.evaluation.likelihood.metrics.Metrics`, or in `ProbabilityMetrics`.

@@ -23,7 +23,7 @@ MIN_LOG_DENSITY = -10.0  # engines are compared where the first one is above thi
 
 @dataclass(frozen=True)
 class LabelCurve:
-    """A density as one engine gives it.
+    """A density according to one engine.
 
     Attributes:
         engine: its name.

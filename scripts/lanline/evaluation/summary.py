@@ -114,7 +114,7 @@ def as_markdown(summaries: Sequence[NetworkSummary], report: Path) -> str:
 
 
 def as_html(summaries: Sequence[NetworkSummary]) -> str:
-    """The table for the HTML report, which shows it on its first page and as a result of its own."""
+    """The table for the HTML report, which shows it on its first page and as a separate result."""
     head = "".join(f'<th style="{HTML_STYLE}">{escape(COLUMNS[column])}</th>' for column in HTML_COLUMNS)
     lines = []
     for summary in summaries:

@@ -77,9 +77,9 @@ class Records:
         tracked = self._tracked[run.key]
         copy = tracked.files.get(artifact) if tracked else None
         if copy is None or not copy.path.is_file() or sha256_file(copy.path) != recorded.sha256:
-            self.notes.append(f"{recorded.shown} is not as {run.name} recorded it, and MLflow has no copy of it")
+            self.notes.append(f"{recorded.shown} differs from what {run.name} recorded, and MLflow has no copy of it")
             return None
-        self.notes.append(f"{recorded.shown} is not as {run.name} recorded it; MLflow's copy of it is used")
+        self.notes.append(f"{recorded.shown} differs from what {run.name} recorded; using MLflow's copy")
         return copy
 
     def _read(self, journal: Path) -> RunRecord | None:
@@ -135,7 +135,7 @@ def read_journal(journal: Path) -> RunRecord:
     """
     run = read_run(journal)
     if run is None:
-        raise UserError(f"{journal} is empty: its run was killed before it began")
+        raise UserError(f"{journal} is empty: its run was killed before it started")
     later = {"superseded_by": by} if (by := _superseded_by(journal, run)) else {}
     return replace(run, run_id=read_position(journal).run_id, tags={**run.tags, **later})
 

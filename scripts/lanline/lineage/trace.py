@@ -3,7 +3,7 @@
     with trace("results/ddm/networks/ddm-lan-torch-s1") as lineage:
         print(lineage.tree.to_json(), lineage.verify())
 
-What is on disk is asked first (run sidecars, and the journals in reports/), then MLflow: either is enough, but where
+What is on disk is read first (run sidecars, and the journals in reports/), then MLflow: either is enough, but where
 a later run wrote over a file only MLflow's copy tells what was in it. An ONNX file alone leads there by the ids in its
 metadata.
 """
@@ -40,7 +40,7 @@ def trace(target: str | Path, store: Store | None = None) -> Iterator[Lineage]:
 
     Args:
         target: folder, file, or run id.
-        store: to ask; default: that of MLFLOW_TRACKING_URI. Never the one that the network's sidecar names: anybody
+        store: to query; default: that of MLFLOW_TRACKING_URI. Never the one that the network's sidecar names: anybody
             may have written it, and it would be sent this user's credentials.
 
     Raises:
@@ -56,20 +56,20 @@ def trace(target: str | Path, store: Store | None = None) -> Iterator[Lineage]:
             if run is None:
                 if sidecar and sidecar.tracking_uri and not asked.is_named(sidecar.tracking_uri):
                     records.notes.append(
-                        f"{path} says that its run is in {redact(sidecar.tracking_uri)}, which was not asked; "
-                        "--uri names another store"
+                        f"{path} says that its run is in {redact(sidecar.tracking_uri)}, which was not queried; "
+                        "choose the store with --uri"
                     )
-                records.notes.append(f"nothing is recorded of the run {identity.get('run')} (key {key}) here")
+                records.notes.append(f"no record found of run {identity.get('run')} (key {key})")
             yield _Tracer(records).lineage(run, identity, path)
     elif _RUN_ID.fullmatch(str(target)):
         with open_records(_folders(Path()), store or resolve_store()) as records:
             run = records.by_run_id(str(target))
             if run is None:
-                raise UserError("; ".join([f"run {target} is not recorded here", *records.notes]))
+                raise UserError("; ".join([f"no record found of run {target}", *records.notes]))
             yield _Tracer(records).lineage(run, {}, None)
     else:
         raise UserError(
-            f"{target}: no such folder or file, and no MLflow run id (32 digits of 0-9 and a-f). "
+            f"{target}: no such folder or file, and not an MLflow run id (32 hexadecimal digits). "
             "Expected the folder of a network, an ONNX file, or a run id"
         )
 
@@ -101,7 +101,7 @@ def _onnx_metadata(path: Path) -> dict[str, str]:
 
     identity = read_metadata(path)
     if "dataset_id" not in identity:
-        raise UserError(f"{path} says nothing of where it came from: lanline did not write it")
+        raise UserError(f"{path} has no provenance metadata (not written by lanline)")
     return identity
 
 
@@ -125,7 +125,7 @@ class _Tracer:
         files = [file for name, file in (run.files if run else {}).items() if name.startswith("network/")]
         if run and target and identity.get("dataset_id", run.tags.get("dataset_id")) != run.tags.get("dataset_id"):
             self.contradictions.append(
-                f"{target}: says data set {identity['dataset_id']}, its run says {run.tags.get('dataset_id')}"
+                f"{target}: names data set {identity['dataset_id']}, its run names {run.tags.get('dataset_id')}"
             )
         traced = tuple(_here(file, target) for file in files)
         facts: dict[str, Any] = {
@@ -138,7 +138,7 @@ class _Tracer:
         ids = {"dataset_id": identity.get("dataset_id"), "lineage_id": identity.get("lineage_id")}
         name = run.name if run else identity.get("run", str(target))
         if run is None:
-            self.contradictions.append(f"{target}: there is no record to compare it with")
+            self.contradictions.append(f"{target}: no record to compare it with")
             data = self.records.of_dataset(ids["dataset_id"]) if ids["dataset_id"] else None
             parts = [self.dataset(data, {}) if data else Node("data set", "not recorded here", _known(ids))]
             return Node("network", name, _known(facts), traced, tuple(parts))
@@ -192,7 +192,7 @@ class _Tracer:
         return Node("data set", run.name, _known(facts), files, tuple(parts))
 
     def shards(self, run: RunRecord, recorded: RecordedFile, uses: Mapping[str, str]) -> list[Node]:
-        """The shards in a data set's inventory: of its own only, never of one that took its place on disk."""
+        """The shards in a data set's inventory: of its own only, never of one that replaced it on disk."""
         kept, dataset_id = self.records.as_recorded(run, INVENTORY), run.tags.get("dataset_id")
         if kept is None:
             self.contradictions.append(

@@ -64,7 +64,7 @@ class Lineage:
     contradictions: tuple[str, ...]
 
     def verify(self) -> list[str]:
-        """Hash every file again, and return what no longer matches, one line each; empty if all is as recorded."""
+        """Hash every file again, and return mismatches with the record, one line each; empty if there are none."""
         return [*self.contradictions, *(problem for node in self.tree.walk() for problem in _changed(node))]
 
     def without_hash(self) -> list[str]:
@@ -75,6 +75,6 @@ class Lineage:
 def _changed(node: Node) -> Iterator[str]:
     for file in node.files:
         if not file.path.exists():
-            yield f"{file.shown} ({node.kind}): is gone"
+            yield f"{file.shown} ({node.kind}): missing"
         elif file.sha256 and (found := sha256_file(file.path)) != file.sha256:
-            yield f"{file.shown} ({node.kind}): changed: sha256 is {found[:12]}…, recorded was {file.sha256[:12]}…"
+            yield f"{file.shown} ({node.kind}): changed: sha256 is {found[:12]}…, recorded as {file.sha256[:12]}…"

@@ -27,7 +27,7 @@ from lanline.sidecars import TrainingSidecar
 from lanline.tracking.journal.amend import amend_run
 from lanline.tracking.mlflow.store import store_of
 
-COMPARED_ROWS = 1000  # at which many trials a call must give what one a call gives
+COMPARED_ROWS = 1000  # rows at which a call with many trials must return the same as calls with one
 
 
 @dataclass(frozen=True)

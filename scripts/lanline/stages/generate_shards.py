@@ -69,7 +69,5 @@ def missing_shards(request: ShardsRequest) -> list[int]:
     folder, recipe = request.folder, lineage_id(request.config.data_recipe(request.model))
     for record in (folder / record_file(shard) for shard in request.shards):
         if record.exists() and ShardSidecar.read(record).lineage_id != recipe:
-            raise UserError(
-                f"{folder} holds data that were made with other settings or another seed: choose another --output"
-            )
+            raise UserError(f"{folder} holds data made with other settings or another seed: choose another --output")
     return [shard for shard in request.shards if not is_whole(folder, shard)]

@@ -105,7 +105,7 @@ class DatasetRecord:
 
 
 def record_dataset(record: DatasetRecord, report: Path, store: Store | None, on_outage: str = "spool") -> RunRecorder:
-    """Record a data set as a run of its own; the data set recorded before in the same folder is superseded.
+    """Record a data set as a run; the data set recorded before in the same folder is superseded.
 
     Args:
         record: what is recorded.

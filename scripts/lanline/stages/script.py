@@ -51,7 +51,7 @@ def rule_script(snakemake: Any) -> Iterator[RuleJob]:
     Import what is heavy inside the block, so that what goes wrong there is in the log too.
 
     Args:
-        snakemake: the object that Snakemake gives to a script.
+        snakemake: the object that Snakemake passes to a script.
     """
     with job_log(snakemake.log[0]), preemptible_job():
         from lanline.config import parse_config

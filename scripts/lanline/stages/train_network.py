@@ -168,7 +168,7 @@ def _train(request: TrainingRequest, run: RunRecorder) -> Trained:
         threads=threads,
     )
     where = "a GPU" if on_gpu else f"{threads} CPU thread(s)"
-    note(f"{request.run}: trains in {request.framework} on {where}")
+    note(f"{request.run}: training in {request.framework} on {where}")
     return train(
         job,
         request.paths.checkpoint(request.run),

@@ -51,7 +51,7 @@ def describe_training(dataset: DatasetSidecar, folder: Path) -> str:
     return (
         f"Trained on {dataset.rows:,} rows in {dataset.files} files of model {dataset.model}.\n\n"
         f"- data set `{dataset.dataset_id}` (recipe `{dataset.lineage_id}`), made by {made}\n"
-        f"- its files lie in `{dataset.folder}`; `files_used.json` says which were used for what\n"
+        f"- its files are in `{dataset.folder}`; `files_used.json` says which were used for what\n"
         f"- the network's files: artifacts in `network`, made in `{folder}`; its evaluation: `evaluation`\n\n"
-        f"Down to shard, seed, commit and machine: `lanline lineage {folder}`\n"
+        f"Full lineage, down to shard, seed, commit and machine: `lanline lineage {folder}`\n"
     )

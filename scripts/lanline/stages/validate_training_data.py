@@ -84,8 +84,8 @@ def tracked_inventory(config: Config, dataset: DatasetSidecar, local_inventory: 
             if dataset.run_id and get_run(connect_to_read(store), store, dataset.run_id) is None:
                 # As after `make clean`. The data set's own id, in dataset.json, still tells other data from these.
                 raise StoreUnavailable(
-                    f"{store.shown} has no run {dataset.run_id} any more, that of data set {dataset.dataset_id} "
-                    "(`snakemake -R record_lineage` records the data again, and then trains again)"
+                    f"{store.shown} no longer has run {dataset.run_id} of data set {dataset.dataset_id} "
+                    "(`snakemake -R record_lineage` records the data again, and retrains)"
                 )
             if run_id := dataset.run_id or find_dataset_run(store, dataset):
                 source = f"MLflow run {run_id}"

@@ -15,7 +15,7 @@ from lanline.workflow.terminal import FOR_PEOPLE
 
 
 def before_jobs(config: Config) -> None:
-    """Hold the working directory, and ask for the tracking store if nothing may run without it.
+    """Hold the working directory, and check the tracking store if nothing may run without it.
 
     Raises:
         WorkflowError: another Snakemake or its jobs run here, or the store is needed and unreachable.
@@ -71,4 +71,4 @@ def _require_store(config: Config) -> None:
     try:
         probe(store)
     except UserError as error:
-        raise UserError(f"{error}; tracking.on_outage is fail, so nothing is computed") from None
+        raise UserError(f"{error}; nothing is computed (tracking.on_outage: fail)") from None

@@ -1,4 +1,4 @@
-"""The jobs that a configuration asks for: which trainings there are, what one reads and writes, what a job needs."""
+"""The jobs of a configuration: which trainings there are, what one reads and writes, what a job needs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def shard_labels(config: Config) -> list[str]:
 
 
 def training_names(config: Config, framework: str | None = None) -> list[str]:
-    """Names of all trainings that the configuration asks for, in one framework or in all."""
+    """Names of all trainings of the configuration, in one framework or in all."""
     models = [entry.name for entry in config.models]
     networks = [network.name for network in config.networks]
     frameworks = [framework] if framework else config.training.frameworks
@@ -27,7 +27,7 @@ def training_names(config: Config, framework: str | None = None) -> list[str]:
 
 
 def resources_for(config: Config, effort_of: EffortOf) -> dict[str, Callable[..., int]]:
-    """Memory and time limit of a rule's jobs: see `lanline.cluster.resources`. Each attempt asks for more."""
+    """Memory and time limit of a rule's jobs: see `lanline.cluster.resources`. Each attempt requests more."""
 
     def part(name: str) -> Callable[..., int]:
         return lambda wildcards, threads, attempt: attempt * getattr(effort_of(config, wildcards, threads), name)

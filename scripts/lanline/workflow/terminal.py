@@ -164,7 +164,7 @@ class LogHandler(LogHandlerBase):
 
     # --- what is on the screen ---
     def _end_job(self, jobid: int) -> RunningJob | None:
-        """The job, which no longer runs, and its last lines printed."""
+        """The job, which has ended, and its last lines printed."""
         if job := self.jobs.pop(jobid, None):
             self._print_lines(job)
         return job

@@ -239,7 +239,7 @@ def test_a_job_whose_snakemake_was_killed_is_waited_for(tmp_path, monkeypatch):
         while not (tmp_path / "runs").exists():
             assert job.poll() is None
             time.sleep(0.01)
-        with pytest.raises(UserError, match="jobs of a Snakemake that was killed still run in"):
+        with pytest.raises(UserError, match="jobs of a Snakemake that was killed are still running in"):
             lock_workdir(tmp_path)
         job.kill()
         job.wait()
@@ -252,7 +252,7 @@ def test_a_folder_with_jobs_of_old_is_usable_where_slurm_is_not_installed(tmp_pa
     lock_workdir(tmp_path)
     output = "".join(capfd.readouterr())
     assert output.count("\n") == 1
-    assert "squeue is not installed here" in output
+    assert "without squeue here" in output
 
 
 # --- what SLURM says ---
@@ -303,7 +303,7 @@ def test_the_default_partition_is_chosen_or_else_the_largest():
 
     assert _choose([partition("a", 5), partition("b", 1, default=True)]).name == "b"
     assert _choose([partition("a", 5), partition("b", 9)]).name == "b"
-    with pytest.raises(UserError, match="no partition"):
+    with pytest.raises(UserError, match="no available partition"):
         _choose([])
 
 

@@ -45,4 +45,4 @@ def test_more_threads_than_cores_are_capped_and_it_is_said(monkeypatch, capsys):
     assert capped_threads(2) == 2
     assert capsys.readouterr().err == ""
     assert capped_threads(16) == 2
-    assert "16 threads were asked for, but only 2 core(s)" in capsys.readouterr().err
+    assert "16 threads requested, but only 2 core(s)" in capsys.readouterr().err

@@ -313,7 +313,7 @@ def test_the_folder_of_the_file_is_used_when_no_option_names_one(made):
 def test_options_that_need_a_word_get_one(made):
     options = ("--config-path", "own.yaml", "--training-data-folder", made, "--networks-path-base", "nets", "--dry-run")
     assert "--dl-workers 4 has no effect" in run(torchtrain, *options, "--dl-workers", 4)
-    assert "--mlflow-on switches it on" in run(torchtrain, *options, "--mlflow-tracking-uri", "sqlite:///x.db")
+    assert "--mlflow-on turns it on" in run(torchtrain, *options, "--mlflow-tracking-uri", "sqlite:///x.db")
     assert "expected one of DEBUG" in run(torchtrain, *options, "--log-level", "LOUD", fails=True)
     assert "DEBUG" not in run(torchtrain, *options, "-l", "error")
 

@@ -117,7 +117,7 @@ def test_lists_that_do_not_fit_are_named(sizes, activations):
         ({"LR_SCHEDULER": "cosine"}, ["LR_SCHEDULER", "'reduce_on_plateau' or 'multiply'"]),
         ({"LR_SCHEDULER_PARAMS": {"gama": 1}}, ["LR_SCHEDULER_PARAMS.gama", "unknown key"]),
         ({"LEARNIN_RATE": 1.0}, ["LEARNIN_RATE", "unknown key", "'LEARNING_RATE'"]),
-        ({"LEARNING_RATE": "1e-3"}, ["LEARNING_RATE: YAML takes 1e-3 for text: write 1.0e-3"]),
+        ({"LEARNING_RATE": "1e-3"}, ["LEARNING_RATE: YAML reads 1e-3 as text: write 1.0e-3"]),
         ({"LABELS_LOWER_BOUND": "__import__('os').abort()"}, ["LABELS_LOWER_BOUND", "np.log(number)"]),
     ],
 )
@@ -257,7 +257,7 @@ GENERATOR_APPROACH: lan
     data = check(SsmsFile, nested(yaml.safe_load(flat)), "old.yaml").data()
     assert (data["thetas_per_shard"], data["rows_per_theta"]) == (100, 150)
     assert (data["n_trajectories"], data["delta_t"]) == (3000, 0.002)
-    with pytest.raises(UserError, match=r"DELTA_T stands for SIMULATOR\.DELTA_T"):
+    with pytest.raises(UserError, match=r"DELTA_T is the old name of SIMULATOR\.DELTA_T"):
         nested({"DELTA_T": 0.1, "SIMULATOR": {"DELTA_T": 0.2}})
 
 

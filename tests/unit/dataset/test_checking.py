@@ -115,7 +115,7 @@ def repeated(arrays):
         (in_one_block(1e30), "lie above 20"),
         (in_one_block(-1e6), "lie below the floor"),
         (shuffled, "differ from the engine's own"),
-        (repeated, "are repetitions of others"),
+        (repeated, "are duplicates"),
         (lambda arrays: arrays["lan_labels"].fill(-3), "are -3"),
         (lambda arrays: arrays["lan_data"].__setitem__((3, -2), 1e9), "beyond the time limit"),
         (lambda arrays: arrays["lan_data"].__setitem__((3, -2), -5), "below -1 s"),
@@ -164,7 +164,7 @@ def test_one_folder_has_one_recipe(made, tmp_path, other, words):
         (lambda origin: origin.update(thetas_per_shard=[1]), "thetas_per_shard"),
         (lambda origin: origin.update(bounds="wide"), "bounds"),
         (lambda origin: origin.update(params=["a", "v", "z", "t"]), "expected v, a, z, t"),
-        (lambda origin: origin.update(bounds={"v": [-99, 99]}), "does not lie inside"),
+        (lambda origin: origin.update(bounds={"v": [-99, 99]}), "is not within"),
         (lambda origin: origin.update(thetas_per_shard=41), "expected (820, 6)"),
         (lambda origin: origin.update(seed=43), "differ from the engine's own"),
     ],
@@ -244,7 +244,7 @@ def milliseconds(arrays):
         (shuffled, "not the log-densities of their rows"),
         (put("lan_labels", slice(None), -1), "all 400 lan_labels are -1"),
         (put("lan_labels", 3, 1e30), "lie above 20"),
-        (put("lan_data", slice(200, None), 1), "repetitions"),
+        (put("lan_data", slice(200, None), 1), "duplicates"),
         (put("lan_data", (slice(None, 9), -2), -0.5), "rt below 0 and a label above the floor"),
     ],
 )
@@ -270,4 +270,4 @@ def test_pickles_of_two_recipes_or_among_shards_are_named(tmp_path, made):
     files = pickled(tmp_path, generator_config={"simulator": {"max_t": 20.0, "delta_t": 0.002}})
     (tmp_path / "b").mkdir()
     refused([files[0], pickled(tmp_path / "b")[1]], "delta_t 0.002, training_data_1.pickle with 0.001")
-    refused([*sorted(made.iterdir()), files[1]], "files of another kind")
+    refused([*sorted(made.iterdir()), files[1]], "differs in kind")

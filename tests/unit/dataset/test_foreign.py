@@ -177,7 +177,7 @@ def test_choices_are_predicted_given_a_response(tmp_path):
 @pytest.mark.parametrize("labels", [np.full((6, 1), 1.5), np.full((6, 3), -0.1), np.zeros((6, 3))])
 def test_labels_that_are_no_probabilities_are_named(tmp_path, labels):
     source = write(tmp_path / "x.pickle", content(cpn_data=np.ones((6, 4)), cpn_labels=labels))
-    with pytest.raises(UserError, match=r"x\.pickle: 6 rows of cpn_labels are no probabilities"):
+    with pytest.raises(UserError, match=r"x\.pickle: 6 rows of cpn_labels are not probabilities"):
         as_shard(source, tmp_path / "shards", "cpn", PARAMS)
 
 

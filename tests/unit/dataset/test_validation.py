@@ -159,7 +159,7 @@ def test_an_inventory_survives_json_and_cannot_lead_out_of_the_folder(data):
     assert Inventory.from_json(value, "inventory.json") == inventory
     files = [dict(entry) for entry in value["files"]]
     files[0]["file"] = "../shard-00000.safetensors"
-    with pytest.raises(UserError, match=r"inventory\.json.*leads out"):
+    with pytest.raises(UserError, match=r"inventory\.json.*points outside"):
         Inventory.from_json({**value, "files": files}, "inventory.json")
 
 

@@ -216,5 +216,5 @@ def test_two_leaks_are_left_to_simulation():
     """Their sum is not a process in one dimension."""
     name = "conflict_stimflexrel1_leak2"
     assert resolve_engine(get_model(name), Data()) == "simulation"
-    with pytest.raises(UserError, match=f"{name} has no first_passage; it has auto, simulation"):
+    with pytest.raises(UserError, match=f"{name} has no first_passage; expected auto, simulation"):
         resolve_engine(get_model(name), ENGINE)

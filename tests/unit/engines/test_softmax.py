@@ -85,7 +85,7 @@ def test_probabilities_are_judged_at_simulated_choices(network_type):
 
 def test_there_is_no_density_to_estimate_from_simulated_choices():
     assert resolve_engine(MODEL, Data()) == "closed_form"
-    with pytest.raises(UserError, match=f"{NAME} has no simulation; it has auto, closed_form"):
+    with pytest.raises(UserError, match=f"{NAME} has no simulation; expected auto, closed_form"):
         resolve_engine(MODEL, Data(engine="simulation"))
 
 

@@ -214,7 +214,7 @@ def test_a_graph_that_mixes_trials_is_refused(tmp_path, network):
     model.graph.node.insert(-1, onnx.helper.make_node("Div", ["before", "sum"], ["ratio"]))
     mixed = tmp_path / "mixed.onnx"
     onnx.save_model(model, mixed)
-    with pytest.raises(UserError, match="other values for many trials than for one"):
+    with pytest.raises(UserError, match="different values for many trials than for one"):
         open_network(mixed, rows[:50])
 
 

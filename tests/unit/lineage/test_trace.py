@@ -83,7 +83,7 @@ def test_a_network_never_gets_the_shards_of_a_later_data_set(old_network):
         assert shards(lineage) == ([(1, "engine 1", "training", f"{1:064}")] if tracked else [])
         said = "\n".join([*lineage.notes, *lineage.contradictions])
         assert f"results/{INVENTORY}" in said
-        assert ("MLflow's copy of it is used" in said) == tracked
+        assert ("using MLflow's copy" in said) == tracked
         assert ("no shards are listed" in said) == (not tracked)
     with trace("results/network") as lineage:
         assert [shard[0] for shard in shards(lineage)] == [2]
@@ -126,4 +126,4 @@ def test_a_key_with_a_quote_in_it_is_a_note(old_network):
     sidecar = json.loads((copy / "run.json").read_text())
     (copy / "run.json").write_text(json.dumps({**sidecar, "tracking_key": 'it\'s "one"'}))
     with trace(copy) as lineage:
-        assert "is no id or key" in "\n".join(lineage.notes)
+        assert "is not an id or key" in "\n".join(lineage.notes)

@@ -76,10 +76,10 @@ def test_mistakes_are_named(tmp_path):
         model_config(tmp_path / "model.onnx")
     spec = spec_of("ddm_deadline", "opn", "elu")
     write_hssm_files(tmp_path, spec, {}, {}, get_model("ddm_deadline").bounds)
-    with pytest.raises(UserError, match="is of type opn, not lan: give it as loglik_missing_data"):
+    with pytest.raises(UserError, match="is of type opn, not lan: pass it as loglik_missing_data"):
         model_config(tmp_path)
     assert backends(spec.activations) == ("jax",)
     for spec in (spec_of("ddm", activation="relu"), spec_of("ddm")):
         write_hssm_files(tmp_path, spec, {}, {}, get_model("ddm").bounds)
-        with pytest.raises(UserError, match="pytensor backend does not compute its activations; jax does"):
+        with pytest.raises(UserError, match="pytensor backend does not support its activations; jax does"):
             model_config(tmp_path, "pytensor")

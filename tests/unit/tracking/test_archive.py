@@ -96,7 +96,7 @@ def test_a_training_whose_data_run_is_gone_is_exported_alone(tmp_path, new_store
         here, there, run_id = there, new_store("third"), run.run_id
     expected = [run_id, data_id] if gone == "to the trash" else [run_id]
     assert export_run(here, run_id, tmp_path / "run.zip") == expected
-    assert (f"has no run {data_id}" in capsys.readouterr().err) == (gone != "to the trash")
+    assert (f"no longer has run {data_id}" in capsys.readouterr().err) == (gone != "to the trash")
     ids = import_archive(there, tmp_path / "run.zip")
     tags = connect(there).get_run(ids[run_id]).data.tags
     assert tags["original.data_generation_run_id"] == data_id
@@ -172,11 +172,11 @@ def with_runs(**values):
         (lambda members: members.update({"runs.json": members["runs.json"] + b" "}), "was changed"),
         (lambda members: members.update({"artifacts/x": b"more"}), "was changed"),
         (lambda members: members.pop("runs.json"), "was changed"),
-        (lambda members: members.pop("manifest.json"), "not an archive"),
-        (with_member("../outside", b"x"), "leads outside"),
-        (with_member("/etc/outside", b"x"), "leads outside"),
-        (with_member("artifacts/../../outside", b"x"), "leads outside"),
-        (with_member("artifacts\\..\\outside", b"x"), "leads outside"),
+        (lambda members: members.pop("manifest.json"), "not a lanline archive"),
+        (with_member("../outside", b"x"), "points outside"),
+        (with_member("/etc/outside", b"x"), "points outside"),
+        (with_member("artifacts/../../outside", b"x"), "points outside"),
+        (with_member("artifacts\\..\\outside", b"x"), "points outside"),
     ],
 )
 def test_a_tampered_archive_is_refused(tmp_path, new_store, change, message):
@@ -205,7 +205,7 @@ def test_an_import_that_mlflow_refuses_leaves_no_run(tmp_path, new_store):
 
 def test_what_is_no_archive(tmp_path, new_store):
     (tmp_path / "x.zip").write_text("hello")
-    with pytest.raises(UserError, match="not an archive"):
+    with pytest.raises(UserError, match="not a lanline archive"):
         import_archive(new_store("there"), tmp_path / "x.zip")
     with pytest.raises(UserError, match="No such file"):
         import_archive(new_store("other"), tmp_path / "y.zip")
@@ -307,7 +307,7 @@ def test_sync_and_running_from_the_command_line(tmp_path, monkeypatch, capsys):
     assert "still active" in printed.err
     with pytest.raises(SystemExit):
         main(["sync", "networks/report"])
-    assert "networks/report, does not exist" in capsys.readouterr().err
+    assert "networks/report does not exist" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -76,10 +76,10 @@ def half_made(database: Path, source: Path) -> None:
 def test_a_store_that_was_left_half_made_is_made_again(tmp_path, empty_database, capsys):
     store = resolve_store(f"sqlite:///{tmp_path}/mlflow.db")
     half_made(tmp_path / "mlflow.db", empty_database)
-    with pytest.raises(StoreUnavailable, match="half made"):
+    with pytest.raises(StoreUnavailable, match="incomplete"):
         connect_to_read(store)
     run = record(tmp_path / "r", store)
-    assert "is made again" in capsys.readouterr().err
+    assert "creating it again" in capsys.readouterr().err
     assert connect(store).get_run(run.run_id).info.status == "FINISHED"
 
 
@@ -113,8 +113,8 @@ def no_folder(database: Path, _: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (foreign, "no store of MLflow"),
-        (no_database, "no SQLite file"),
+        (foreign, "not an MLflow store"),
+        (no_database, "not a SQLite file"),
         (other_schema, "mlflow db upgrade"),
         (no_folder, "Not a directory|File exists"),
     ],

@@ -142,7 +142,7 @@ def test_data_whose_run_is_gone_are_compared_with_the_inventory_on_disk(tmp_path
     inventory, source = tracked_inventory(config, dataset, local)
     assert (inventory.dataset_id, source) == (dataset.dataset_id, str(local))
     said = capsys.readouterr().err
-    assert f"has no run {data.run_id}" in said
+    assert f"no longer has run {data.run_id}" in said
     assert "-R record_lineage" in said
     strict = parse_config({**settings, "tracking": {"uri": store.uri, "on_outage": "fail"}})
     with pytest.raises(UserError, match="-R record_lineage"):
@@ -177,7 +177,7 @@ def test_a_changed_artifact_of_the_store_is_found(tmp_path, store, monkeypatch, 
     run_id = run.run_id
     shutil.rmtree(tmp_path / "made")
     assert print_lineage(run_id, verify=True, uri=store.uri) == []
-    assert "all 3 files are as they were recorded" in capsys.readouterr().out
+    assert "all 3 files match the record" in capsys.readouterr().out
 
     client = connect(store)
     artifacts = Path(client.get_run(run_id).info.artifact_uri)
@@ -185,11 +185,11 @@ def test_a_changed_artifact_of_the_store_is_found(tmp_path, store, monkeypatch, 
     (artifacts / "evaluation/errors.png").unlink()
     changed, gone = sorted(print_lineage(run_id, verify=True, uri=store.uri), reverse=True)
     assert "network/model.onnx (network): changed" in changed
-    assert "evaluation/errors.png (evaluation): is gone" in gone
+    assert "evaluation/errors.png (evaluation): missing" in gone
 
     client.delete_tag(run_id, "lanline.sha256")  # as in runs of before
     capsys.readouterr()
     assert print_lineage(run_id, verify=True, uri=store.uri) == []
     printed = capsys.readouterr().out
     assert "2 file(s) have no recorded hash" in printed
-    assert "the other 0 files are as they were recorded" in printed
+    assert "the other 0 files match the record" in printed

@@ -158,7 +158,7 @@ def test_two_writers_in_one_folder_are_refused(tmp_path, monkeypatch, rate):
 def test_a_param_does_not_change(tmp_path):
     with open_run(tmp_path, "n", "e", params={"lr": 0.1}) as run:
         run.log_params({"lr": 0.1})
-        with pytest.raises(UserError, match=r"lr .* is 0\.1; it cannot become 0\.2"):
+        with pytest.raises(UserError, match=r"lr .* is 0\.1; it cannot change to 0\.2"):
             run.log_params({"lr": 0.2})
         with pytest.raises(UserError, match="cannot name"):
             run.log_metrics({"loss=": 1})

@@ -54,7 +54,7 @@ def test_a_file_store_is_brought_into_sqlite(tmp_path, monkeypatch, capsys):
     assert digest_of_tree(source) == before
     with pytest.raises(SystemExit):
         main(["migrate", "mlruns"])
-    assert "has runs already" in capsys.readouterr().err
+    assert "already has runs" in capsys.readouterr().err
     # The old folder does not get in the way of new runs, though MLflow would take it for its store.
     with open_run(tmp_path / "r", "new", "new work", store=resolve_store()) as new:
         new.log_artifact(tmp_path / "mlruns" / "0" / "meta.yaml")
@@ -92,7 +92,7 @@ def test_a_migration_takes_nothing_from_those_who_use_the_store(tmp_path, new_st
         "lanline.tracking.admin.migrate._counts_of_source", lambda _: {"runs": 1, "params": 0, "metrics": 0}
     )
     if busy:
-        with pytest.raises(UserError, match="has runs already"):
+        with pytest.raises(UserError, match="already has runs"):
             migrate(tmp_path / "mlruns", store)
         assert [run.info.run_name for run in client.search_runs(["0"])] == ["meanwhile"]
     else:

@@ -216,7 +216,7 @@ def test_going_on_with_an_existing_run(tmp_path, store):
     assert tracked.info.status == "FINISHED"
     assert tracked.data.params == {"lr": "9"}
     assert tracked.data.tags["params_now"] == '{"lr": "0.1"}'
-    with pytest.raises(UserError, match="has finished"):
+    with pytest.raises(UserError, match="finished"):
         open_run(tmp_path, "n", "e", store=store, run_id=existing)
     client.delete_run(existing)
     with pytest.raises(UserError, match="was deleted"):

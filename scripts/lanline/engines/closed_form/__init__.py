@@ -1,4 +1,4 @@
-"""The engine ``closed_form``: densities by formula, each family of models in a module of its own."""
+"""The engine ``closed_form``: densities by formula, one module for each family of models."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def draw_in_time(
     """Draw again and again until each theta has n responses after 0 and before its limit.
 
     Args:
-        draw: gives (B, n) response times and choices.
+        draw: returns (B, n) response times and choices.
         limit: (B,) largest response time, seconds.
         responses: (B,) probability of a response in time.
         n: responses that each theta gets.

@@ -1,4 +1,4 @@
-"""Exact densities of races between independent accumulators: the first to finish gives the choice.
+"""Exact densities of races between independent accumulators: the first to finish determines the choice.
 
 With densities f_j and survival functions S_j of the finishing times, the density of (t, choice c) is
 f_c(t) prod_{j != c} S_j(t). The accumulators differ in how they finish:

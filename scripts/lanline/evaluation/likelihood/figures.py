@@ -130,7 +130,7 @@ def training_figure(curves: Sequence[Curve], name: str, of_probabilities: bool =
     if of_probabilities:
         explanation = "each validation row is a theta; the loss is the cross-entropy, which perfect networks have too"
     else:
-        explanation = "rows of all kinds count here, those at the floor too; the evaluation counts simulated trials"
+        explanation = "all rows count here, also those at the floor; the evaluation counts simulated trials"
     frameworks = sorted({curve.framework for curve in curves}, reverse=True)
     with rc_context(STYLE):
         figure = panels(9.9, 3.7)

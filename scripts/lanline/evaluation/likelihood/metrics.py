@@ -91,13 +91,13 @@ def judge(network: LogLikelihood, reference: Reference) -> Judged:
         reference: trials and curves of the network's model.
 
     Raises:
-        UserError: the network gives something that is not a finite number.
+        UserError: the network returns values that are not finite.
     """
     trials, curves = reference.trials, reference.curves
     values = network(input_rows(trials.theta, trials.rt, trials.choice))
     density = _network_density(network, curves)
     if bad := np.count_nonzero(~np.isfinite(values)) + np.count_nonzero(~np.isfinite(density)):
-        raise UserError(f"the network gives NaN or infinite log-likelihoods for {bad:,} inputs: its training diverged")
+        raise UserError(f"network returns NaN or infinite log-likelihoods for {bad:,} inputs: its training diverged")
     error = values - trials.log_density
     absolute = np.abs(error)
     mae = float(absolute.mean())

@@ -5,7 +5,7 @@ shares random numbers with the training data.
 
 Where a model has an exact density, that is the reference, at a new theta every few trials. Elsewhere the reference
 is a kernel density estimate from a fresh simulation, which costs seconds a theta, so there are fewer thetas with more
-trials each; how far two independent halves of the simulation disagree gives the reference's own error.
+trials each; the difference of two independent halves of the simulation is the reference's own error.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _gather(blocks: Iterator[Trials], model: Model, settings: Evaluation) -> Tri
             if omitted > simulated / 2:
                 raise UserError(
                     f"data.max_t: {omitted:,} of {simulated:,} simulated trials of {model.name} have no response "
-                    "before it (or before the model's deadline), too many to judge a network by the others"
+                    "before it (or before the model's deadline): too many omissions to evaluate a network"
                 )
             raise UserError(
                 f"evaluation.min_log_density: only {counted:,} of {simulated:,} simulated trials of {model.name} "

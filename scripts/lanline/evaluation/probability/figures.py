@@ -51,7 +51,7 @@ def agreement_figure(judged: JudgedProbabilities, name: str) -> Figure:
         difference.set_title(f"share of {calibration.trials.sum():,} simulated trials minus prediction")
         difference.set_xlabel(f"P({event}) by the network")
         handles = [
-            Line2D([], [], color=colour(0), marker="o", ms=4, lw=0.9, label="bins of equally many trials"),
+            Line2D([], [], color=colour(0), marker="o", ms=4, lw=0.9, label="bins with equal numbers of trials"),
             Line2D([], [], color="#999999", alpha=0.4, lw=6, label="95 % range of a perfect network"),
         ]
         difference.legend(handles=handles, loc="upper right")

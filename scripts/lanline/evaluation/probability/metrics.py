@@ -101,11 +101,11 @@ def judge_probabilities(
         min_log_probability: outcomes that are less likely do not count for the errors in log-probability.
 
     Raises:
-        UserError: the network gives something that is not a finite number.
+        UserError: the network returns values that are not finite.
     """
     probability = network_probabilities(network, reference.spec, reference.theta)
     if bad := np.count_nonzero(~np.isfinite(probability)):
-        raise UserError(f"the network gives {bad:,} probabilities that are not numbers: its training diverged")
+        raise UserError(f"network returns {bad:,} probabilities that are not finite: its training diverged")
     happened = reference.outcome != NO_OUTCOME
     theta_index, trial = np.nonzero(happened)
     outcome = reference.outcome[theta_index, trial]
@@ -114,7 +114,7 @@ def judge_probabilities(
     of_reference = np.log(np.maximum(reference.probability[theta_index, outcome], smallest))
     counts = of_reference > min_log_probability
     if not counts.any():
-        raise UserError("evaluation.min_log_density: no simulated trial has an outcome that is more likely")
+        raise UserError("evaluation.min_log_density: no simulated trial has an outcome with a log-probability above it")
     error = (of_network - of_reference)[counts]
     absolute = np.abs(error)
     in_probability = np.abs(probability - reference.probability).mean(axis=1)

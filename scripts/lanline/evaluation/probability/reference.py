@@ -1,6 +1,6 @@
 """What networks that give probabilities (cpn, opn, gonogo) are judged against.
 
-The reference gives the probability of every category at random thetas: from the model's exact density by integration,
+The reference is the probability of every category at random thetas: from the model's exact density by integration,
 else as the share of fresh simulated trials. Beside it stand outcomes of further trials, which the reference had no part
 in: a fault of the engine then shows as a calibration error instead of hiding behind itself.
 """

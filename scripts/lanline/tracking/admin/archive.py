@@ -1,4 +1,4 @@
-"""Runs on their way from one store to another: an archive to share, and MLflow's old file store brought into
+"""Runs on their way from one store to another: an archive to share, and MLflow's old file store migrated to
 SQLite.
 
 An archive is a zip file: ``manifest.json`` (sha256 and bytes of every other member), ``runs.json`` (the run
@@ -109,7 +109,7 @@ def export_run(store: Store, run_id: str, archive: Path) -> list[str]:
                 if get_run(client, store, data_run):
                     runs.append(_archived(client, store, data_run, root))
                 else:
-                    say(f"{store.shown} has no run {data_run} (the data set's) any more: it is not in the archive")
+                    say(f"{store.shown} no longer has run {data_run} (the data set's): it is not in the archive")
         except MlflowException as error:
             raise UserError(f"{store.shown}: {redact(str(error))}") from None
         (root / "runs.json").write_text(json.dumps(redact_values(runs), indent=1))
@@ -123,7 +123,7 @@ def export_run(store: Store, run_id: str, archive: Path) -> list[str]:
 
 
 def import_archive(store: Store, archive: Path) -> dict[str, str]:
-    """Put the runs of an archive into a store. A run that is there already is left as it is.
+    """Put the runs of an archive into a store. A run that already exists is left as it is.
 
     Runs get new ids; the tag ``imported_from_run_id`` holds the original one, and links among the runs are
     set to the new ids.
@@ -133,7 +133,7 @@ def import_archive(store: Store, archive: Path) -> dict[str, str]:
 
     Raises:
         StoreUnavailable: the store cannot be reached.
-        UserError: the file is no archive of lanline, was changed, or has a path that leads outside.
+        UserError: the file is not a lanline archive, was changed, or has a path that points outside.
     """
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -182,7 +182,7 @@ def _unpack(archive: Path, root: Path) -> None:
             members = manifest["members"]
             names = sorted(name for name in source.namelist() if name != "manifest.json")
             if names != sorted(members) or "runs.json" not in members:
-                raise UserError(f"{archive} was changed: its members are not those of its manifest")
+                raise UserError(f"{archive} was changed: its members do not match its manifest")
             for name, facts in members.items():
                 _check_path(archive, name)
                 _extract(source, name, facts, root / name, archive)
@@ -191,14 +191,14 @@ def _unpack(archive: Path, root: Path) -> None:
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{archive} is not an archive of lanline, or is damaged: {error}") from None
+        raise UserError(f"{archive} is not a lanline archive, or is damaged: {error}") from None
 
 
 def _check_path(archive: Path, name: str) -> None:
     path = PurePosixPath(name)
     allowed = name == "runs.json" or path.parts[0] == "artifacts"
     if path.is_absolute() or ".." in path.parts or "\\" in name or path.as_posix() != name or not allowed:
-        raise UserError(f"{archive}: member {name!r} leads outside the archive; nothing was imported")
+        raise UserError(f"{archive}: member {name!r} points outside the archive; nothing was imported")
 
 
 def _read_runs(archive: Path, path: Path) -> list[ArchivedRun]:
@@ -207,9 +207,7 @@ def _read_runs(archive: Path, path: Path) -> list[ArchivedRun]:
         return RUNS.validate_json(path.read_bytes())
     except ValidationError as error:
         mistakes = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:5])
-        raise UserError(
-            f"{archive}: runs.json is not as lanline writes it ({mistakes}); nothing was imported"
-        ) from None
+        raise UserError(f"{archive}: runs.json is not valid ({mistakes}); nothing was imported") from None
 
 
 def _extract(source: zipfile.ZipFile, name: str, facts: dict[str, Any], target: Path, archive: Path) -> None:
@@ -227,7 +225,7 @@ def _extract(source: zipfile.ZipFile, name: str, facts: dict[str, Any], target: 
 def _import_run(client: MlflowClient, store: Store, run: ArchivedRun, ids: dict[str, str], root: Path) -> str:
     """Write the journal of a run beside its unpacked artifacts, and mirror it as any other.
 
-    Its key is made from the original id, so that an import which was cut off is taken up again.
+    Its key is made from the original id, so that an interrupted import is resumed.
     """
     from mlflow.exceptions import MlflowException
 

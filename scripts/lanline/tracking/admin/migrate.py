@@ -1,4 +1,4 @@
-"""MLflow's old file store (``./mlruns``) brought into SQLite, with artifacts that open afterwards."""
+"""MLflow's old file store (``./mlruns``) migrated to SQLite, with artifacts that open afterwards."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def target(uri: str | None, artifact_location: str | None) -> Store:
         return resolve_store(uri, artifact_location)
     say(
         f"the settings name the old store itself, {named}: its runs go to {DEFAULT_URI}. "
-        f"Set {'tracking.uri' if uri else 'MLFLOW_TRACKING_URI'} to that, or unset it, for all that comes"
+        f"Set {'tracking.uri' if uri else 'MLFLOW_TRACKING_URI'} to that, or unset it, for future runs"
     )
     return resolve_store(DEFAULT_URI, artifact_location)
 
@@ -56,7 +56,7 @@ def migrate(source: Path, store: Store) -> dict[str, int]:
     if not any(source.glob("*/meta.yaml")):
         raise UserError(f"{source} is not a file store of MLflow: no folder in it has a meta.yaml")
     if store.database is None:
-        raise UserError(f"{store.shown}: a file store is brought into a SQLite store, e.g. sqlite:///mlflow.db")
+        raise UserError(f"{store.shown}: a file store is migrated to a SQLite store, e.g. sqlite:///mlflow.db")
     artifacts = local_folder(store.artifact_location or "")
     if artifacts is None:
         raise UserError(f"{store.shown}: artifacts are copied to a folder: unset MLFLOW_ARTIFACT_LOCATION")
@@ -70,7 +70,7 @@ def migrate(source: Path, store: Store) -> dict[str, int]:
         command += ["--source", str(source), "--target", sqlite_uri(fresh), "--no-progress"]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
-            raise UserError(f"`mlflow migrate-filestore` failed (an MLflow of 2026 has it):\n{done.stderr}")
+            raise UserError(f"`mlflow migrate-filestore` failed (it needs MLflow of 2026 or later):\n{done.stderr}")
         found, wanted = _counts(fresh), _counts_of_source(source)
         if found != wanted:
             raise UserError(f"{source} has {wanted}, but {found} arrived; {store.shown} was left as it was")
@@ -88,7 +88,7 @@ def migrate(source: Path, store: Store) -> dict[str, int]:
 def _refuse_if_it_has_runs(database: Path) -> None:
     if database.exists() and _counts(database)["runs"]:
         raise UserError(
-            f"{sqlite_uri(database)} has runs already, and MLflow migrates into an empty store only: "
+            f"{sqlite_uri(database)} already has runs, and MLflow migrates only into an empty store: "
             "set MLFLOW_TRACKING_URI to another file, e.g. sqlite:///mlflow-old.db"
         )
 

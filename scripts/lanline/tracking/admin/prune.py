@@ -60,7 +60,7 @@ def _view(store: Store) -> int:
 def select(store: Store, experiment: str, older_than: int = 0) -> tuple[list[Prunable], list[Prunable]]:
     """The runs of an experiment that began more than ``older_than`` seconds ago, oldest first.
 
-    Runs that go on are left out; runs already in MLflow's trash are included if they can be removed from there.
+    Active runs are left out; runs already in MLflow's trash are included if they can be removed from there.
 
     Returns:
         The runs to remove, and those to keep: an alias (production, candidate) of a registered network stands for

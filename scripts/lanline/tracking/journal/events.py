@@ -184,7 +184,7 @@ def _parse(path: Path, offset: int, line: bytes) -> Event:
         what = " ".join([*map(str, first["loc"]), first["msg"]])
         number = Path(path).read_bytes()[:offset].count(b"\n") + 1
         raise UserError(
-            f"{path} is not a journal of lanline, or is damaged, in line {number}: {what}. To repair it, remove "
+            f"{path} is not a lanline journal, or is damaged, in line {number}: {what}. To repair it, remove "
             "that line; or move the file out of the folder"
         ) from None
     if isinstance(event, Start) and event.version > FORMAT_VERSION:

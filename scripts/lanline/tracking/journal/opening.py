@@ -45,7 +45,7 @@ def open_run(
     """A run that records itself in ``folder``, to be used in a ``with`` block.
 
     The run before it in the same folder is resumed if it did not finish and had the same name,
-    experiment and params; else the new run takes its place (tags ``supersedes`` and, once it has finished,
+    experiment and params; else the new run replaces it (tags ``supersedes`` and, once it has finished,
     ``superseded_by``). Entering the block raises `UserError` while another process writes a run there.
 
     Args:
@@ -106,7 +106,7 @@ def _last_run(earlier: list[Path]) -> RunRecord | None:
     try:
         return read_run(earlier[-1])
     except UserError as error:
-        say(f"{error}. Its run is not resumed: a new one is recorded")
+        say(f"{error}. Its run is not resumed; a new one is started")
         return None
 
 
@@ -122,7 +122,7 @@ def _resumes(previous: RunRecord, start: Start, store: Store | None, adopted: Ml
     if adopted and adopted.data.tags.get(KEY_TAG) == previous.key:
         if not same:
             raise UserError(
-                f"MLflow run {adopted.info.run_id} began with other settings, code, libraries or files: "
+                f"MLflow run {adopted.info.run_id} was started with other settings, code, libraries or files: "
                 "omit --mlflow-run-id to start a new run"
             )
         return True

@@ -100,7 +100,7 @@ class RunRecorder:
         texts = {checked_name(name): str(value) for name, value in params.items()}
         for name, text in texts.items():
             if self._params.get(name, text) != text:
-                raise UserError(f"param {name} of run {self.key} is {self._params[name]}; it cannot become {text}")
+                raise UserError(f"param {name} of run {self.key} is {self._params[name]}; it cannot change to {text}")
         if new := {name: text for name, text in texts.items() if name not in self._params}:
             self._params |= new
             self._writer.append(Params(params=new))
@@ -193,7 +193,7 @@ class RunRecorder:
         try:
             run = read_run(self.journal)
         except UserError as error:  # the record is damaged; the work is not
-            say(f"{error}. What comes now is added to it all the same")
+            say(f"{error}. New events are appended to it anyway")
             run = None
         if run:
             self._params = dict(run.params)
@@ -209,7 +209,7 @@ class RunRecorder:
             mirror(self.journal, self._store)
             sync_earlier(self.journal, self._store)
         except subprocess.TimeoutExpired:
-            say(f"MLflow is still taking {self.journal}; `{self._sync_command}` syncs what is missing")
+            say(f"MLflow is still receiving {self.journal}; `{self._sync_command}` syncs what is missing")
         except StoreUnavailable as problem:
             say(redact(str(problem)))
             say(f"the whole record is in {self.journal}; `{self._sync_command}` syncs it")
@@ -218,7 +218,7 @@ class RunRecorder:
         except Exception:
             # A bug or refusal on MLflow's side never takes the result of the run away.
             print(redact(traceback.format_exc()), file=sys.stderr)
-            say(f"could not sync {self.journal} to MLflow; `{self._sync_command}` tries again")
+            say(f"could not sync {self.journal} to MLflow; `{self._sync_command}` retries")
 
     @property
     def _sync_command(self) -> str:
@@ -293,6 +293,6 @@ def checked_name(name: str) -> str:
     """``name``, of a param, metric or tag. Raises: UserError: MLflow does not allow it."""
     if not _NAME.fullmatch(name):
         raise UserError(
-            f"{name!r} cannot name a param, metric or tag: at most 250 of letters, digits and _ - . : / space"
+            f"{name!r} cannot name a param, metric or tag: expected at most 250 letters, digits and _ - . : / space"
         )
     return name

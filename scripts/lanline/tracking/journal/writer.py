@@ -76,7 +76,7 @@ def wait_until_free(folder: Path) -> None:
 
 
 def taken(journal: Path) -> UserError:
-    return UserError(f"{journal} is being written by another process: wait for it, or end it")
+    return UserError(f"{journal} is being written by another process: wait for it, or stop it")
 
 
 def end_if_dead(path: Path) -> bool:

@@ -58,7 +58,7 @@ def sqlite_path(uri: str) -> str:
 
 
 def artifact_place(folder: Path) -> str:
-    """How MLflow is told a folder of artifacts: as a URI, if it would take parts of the path for something else."""
+    """A folder of artifacts in the form that MLflow needs: as a URI, if it would misread parts of the path."""
     return folder.as_uri() if set("%?#") & set(str(folder)) else str(folder)
 
 
@@ -83,11 +83,11 @@ def check(database: Path) -> None:
         return
     if _is_half_made(content):
         raise Unusable(
-            f"{database} was left half made by a process that was killed, and holds nothing: lanline's next tracked "
-            "run makes it again"
+            f"{database} is incomplete and empty (its creation was interrupted): lanline's next tracked run creates it "
+            "again"
         )
     if content.version is None:
-        raise Unusable(f"{database} is a SQLite file, but no store of MLflow: name another one")
+        raise Unusable(f"{database} is a SQLite file, but not an MLflow store: name another one")
     if content.version in _known_versions():
         raise Unusable(
             f"{database} was made by an older MLflow (schema {content.version}): copy the file, then run "
@@ -107,7 +107,7 @@ def check_writable(database: Path) -> None:
         raise NotADirectoryError(20, "Not a directory", str(folder))
     for path in (folder, database):
         if path.exists() and not os.access(path, os.W_OK):
-            raise PermissionError(13, "this user may not write there", str(path))
+            raise PermissionError(13, "no permission to write", str(path))
 
 
 def make(database: Path) -> None:
@@ -122,7 +122,7 @@ def make(database: Path) -> None:
         if age > SETTLED_SECONDS or database.stat().st_size == 0:
             aside = database.with_name(f"{database.name}.half-made-{secrets.token_hex(3)}")
             database.rename(aside)
-            say(f"{database} was left half made by a process that was killed: it is made again (the old one: {aside})")
+            say(f"{database} is incomplete (its creation was interrupted): creating it again (the old one: {aside})")
         else:
             time.sleep(0.5)
     if database.exists():
@@ -164,7 +164,7 @@ def follow_folder(database: Path, place: str) -> None:
         olds = connection.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
         for (old,) in olds:
             if old and old != place and _has_moved(connection, old, new):
-                say(f"the artifacts of {database} moved with it, from {old} to {place}: its records now say so")
+                say(f"{database} moved with its artifacts, from {old} to {place}: its records were updated")
                 replace_place(connection, old, place)
         connection.commit()
 
@@ -199,7 +199,7 @@ def _content(database: Path) -> _Content:
     except sqlite3.OperationalError as error:
         raise OSError(5, str(error), str(database)) from None
     except sqlite3.DatabaseError as error:
-        raise Unusable(f"{database} is no SQLite file, or damaged ({error}): move it away, or name another") from None
+        raise Unusable(f"{database} is not a SQLite file, or is damaged ({error}): move it, or name another") from None
     return _Content(tables, versions[0] if versions else None, bool(runs or models or len(experiments) > 1))
 
 

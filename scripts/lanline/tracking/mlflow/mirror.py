@@ -90,7 +90,7 @@ class _Mirror:
         self.journal, self.client, self.store = journal, client, store
         self.position = read_position(journal)
         if not is_of(self.position, journal):
-            say(f"{journal} has lost lines that MLflow has (a power cut?): it is synced from its start")
+            say(f"{journal} has lost lines that MLflow has (a power cut?): syncing it from its start")
             self.position = self.position.model_copy(update={"offset": 0, "end": None})
         self.start: Start | None = None
         self.batch = _Batch()
@@ -281,7 +281,7 @@ class _Mirror:
             self.position = Position()
             self._find_or_create(start)
             return True
-        say(f"{self.journal.stem}: its run was deleted in MLflow and is not made again")
+        say(f"{self.journal.stem}: its run was deleted in MLflow and is not recreated")
         self.position = self.position.model_copy(update={"pending_links": {}})
         if rest:
             self.position = self.position.model_copy(update={"offset": rest[-1][1]})

@@ -88,7 +88,7 @@ def promote(store: Store, name: str, version: int | None = None) -> Promotion:
     aliases = _aliases(client, store, name)
     if version is None:
         if CANDIDATE not in aliases:
-            raise UserError(f"{name} has no {CANDIDATE} in {store.shown}: say which version")
+            raise UserError(f"{name} has no {CANDIDATE} in {store.shown}: choose one with --version")
         version = aliases[CANDIDATE]
     versions = sorted(int(each.version) for each in call(store, client.search_model_versions, f"name = '{name}'"))
     if version not in versions:

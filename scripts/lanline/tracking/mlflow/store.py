@@ -131,7 +131,7 @@ def resolve_store(uri: str | None = None, artifact_location: str | None = None) 
         raise UserError(
             f"{source} {redact(uri)!r} is not one of {', '.join(SCHEMES)} (a folder, MLflow's old file "
             f"store, is no longer supported). Set it to e.g. {DEFAULT_URI}; `make mlflow-migrate SOURCE=./mlruns` "
-            "brings the runs of a file store there"
+            "migrates the runs of a file store to it"
         )
     if scheme == "sqlite":
         path, query = database.sqlite_path(uri), uri.partition("?")[2]
@@ -163,7 +163,7 @@ def _check_address(source: str, uri: str) -> None:
         urlsplit(uri).port  # noqa: B018  raises for what is no number
     except ValueError:
         raise UserError(
-            f"{source} (not shown: it may hold a password) is no address: expected e.g. http://host:5000 or "
+            f"{source} (not shown: it may hold a password) is not an address: expected e.g. http://host:5000 or "
             "postgresql://user:password@host:5432/mlflow"
         ) from None
 
@@ -261,10 +261,10 @@ def probe(store: Store, writes: bool = True) -> None:
             socket.create_connection((parts.hostname, port), PROBE_SECONDS).close()
     except urllib.error.HTTPError as error:
         if error.code >= 500:
-            raise StoreUnavailable(f"MLflow server {store.shown} answers with HTTP status {error.code}") from None
+            raise StoreUnavailable(f"MLflow server {store.shown} returned HTTP status {error.code}") from None
     except OSError as error:
         reason = getattr(error, "reason", error)
-        raise StoreUnavailable(f"MLflow store {store.shown} does not answer: {reason}") from None
+        raise StoreUnavailable(f"MLflow store {store.shown} is unreachable: {reason}") from None
 
 
 def call(store: Store, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -333,7 +333,7 @@ def get_or_create_experiment(client: MlflowClient, store: Store, name: str) -> s
                 raise
             experiment = call(store, client.get_experiment_by_name, name)  # another process was faster
     if experiment.lifecycle_stage == "deleted":
-        say(f"MLflow experiment '{name}' was deleted and is restored, because a new run goes there")
+        say(f"MLflow experiment '{name}' was deleted; restoring it for the new run")
         write(store, client.restore_experiment, experiment.experiment_id)
     return experiment.experiment_id
 

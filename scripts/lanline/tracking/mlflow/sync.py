@@ -69,9 +69,9 @@ def sync_journals(found: Iterable[Path], store: Store) -> list[str]:
         except Exception as error:  # one record that is damaged, or that MLflow refuses, must not keep the others out
             lines.append(f"{who}: not synced: {redact(str(error))}")
             continue
-        waits = f", waits for {', '.join(position.pending_links)}" if position.pending_links else ""
+        waits = f", waiting for {', '.join(position.pending_links)}" if position.pending_links else ""
         lines.append(f"{who}: run {position.run_id}{waits}")
-    lines += [f"some runs wait for another store: {uri} (set MLFLOW_TRACKING_URI to it)" for uri in sorted(elsewhere)]
+    lines += [f"some runs belong to another store: {uri} (set MLFLOW_TRACKING_URI to it)" for uri in sorted(elsewhere)]
     return lines
 
 
@@ -79,7 +79,7 @@ def _ended_as(path: Path) -> str:
     run = read_run(path)
     if run is None or run.status == "KILLED":
         return "its process died; the run is ended as KILLED"
-    return f"its end was lost (a power cut?), and is taken from what MLflow has: {run.status}"
+    return f"its end was lost (a power cut?); taken from MLflow: {run.status}"
 
 
 def sync_earlier(journal: Path, store: Store) -> None:

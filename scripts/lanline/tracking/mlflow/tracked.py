@@ -32,7 +32,7 @@ def quoted(value: str) -> str:
         UserError: it is no key or id.
     """
     if not _QUOTABLE.fullmatch(value):
-        raise UserError(f"{value!r} is no id or key: expected letters, digits and - _ . : / only")
+        raise UserError(f"{value!r} is not an id or key: expected letters, digits and - _ . : / only")
     return f"'{value}'"
 
 
@@ -91,9 +91,9 @@ def unfinished_run(client: MlflowClient, store: Store, run_id: str) -> MlflowRun
     except MlflowException as error:
         raise UserError(f"MLflow run {run_id} cannot be resumed: {redact(str(error))}") from None
     if run.info.lifecycle_stage == "deleted":
-        raise UserError(f"MLflow run {run_id} was deleted: restore it in {store.shown}, or start without its id")
+        raise UserError(f"MLflow run {run_id} was deleted: restore it in {store.shown}, or omit --mlflow-run-id")
     if run.info.status == "FINISHED":
-        raise UserError(f"MLflow run {run_id} has finished, and is not written to again: start without its id")
+        raise UserError(f"MLflow run {run_id} cannot be resumed (finished): omit --mlflow-run-id to start a new run")
     return run
 
 
