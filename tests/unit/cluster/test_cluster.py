@@ -158,6 +158,16 @@ def test_a_training_asks_for_the_rows_of_its_type_and_for_the_width_of_its_batch
     assert train["large"].mem_mb - train["wide"].mem_mb > 3 * 1000 * 100_000 * 4 * 2 / 1e6
 
 
+def test_a_job_of_all_seeds_asks_for_the_time_of_each():
+    def asked(**training):
+        return resources.train(config(training={"epochs": 300, **training}), WILDCARDS, 2)
+
+    one, four = asked(seeds=[1], seeds_per_job="all"), asked(seeds=[1, 2, 3, 4], seeds_per_job="all")
+    assert one == asked(seeds=[1]) == asked(seeds=[1, 2, 3, 4])
+    assert four.runtime - resources.BASE_MINUTES > 4 * (one.runtime - resources.BASE_MINUTES) - 4
+    assert four.mem_mb == one.mem_mb  # one after the other
+
+
 def test_shards_made_at_once_take_less_time_and_memory_for_each():
     simulated = {"engine": "simulation", "thetas_per_shard": 20_000, "shards_per_job": 10}
 
