@@ -255,10 +255,13 @@ def test_a_job_that_was_killed_repeats_none_of_its_finished_trainings(quick_run)
     quick_run.quick("torch_networks", "--rerun-incomplete", "--nolock", overlays=(longer,))
     log = (quick_run / "logs/quick/train_torch/ddm-lan.log").read_text()
     assert not re.search(r"ddm-lan-torch-s1: epoch \d", log)
-    assert "ddm-lan-torch-s1: resuming from" in log
+    assert re.search("ddm-lan-torch-s1: resuming from .*: all epochs are done", log)
     assert "ddm-lan-torch-s2: resuming from" in log
     assert "ddm-lan-torch-s3: epoch 1/200 " in log
     assert len(weights(quick_run)) == 4  # the one of JAX is of the run before
+    records = [quick_run / paths.training_report(f"ddm-lan-torch-s{seed}") / "journal" for seed in (1, 2, 3)]
+    # A finished record is superseded, one that was killed is resumed; quick_run had one of seed 1 itself.
+    assert [len(list(folder.glob("*.jsonl"))) for folder in records] == [3, 1, 1]
     assert not list((quick_run / "results/quick/checkpoints").iterdir())
 
 
