@@ -6,7 +6,9 @@ Thetas are uniform within the registry's bounds, response times up to 20 s: half
 log-uniform after the onset with either choice. Errors are absolute differences of log-densities where the reference is
 above -16. The mass error is the largest deviation from 1 of the total probability, the survival at the time limit
 included. References: `first_passage` against the closed form, or itself with three times as many steps and cells;
-closed forms against the first-passage engine, or plain quadrature of the model's definition.
+closed forms against the first-passage engine, or plain quadrature of the model's definition; `race_*` with constant
+bounds against eigenfunctions (not at times at which these cancel), with falling ones against eight times as many nodes;
+`ddm_seq2*` and `ddm_par2*` against three times as many of everything.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ import numpy as np
 from scipy import stats
 
 from lanline.config import Data
-from lanline.engines import densities, engines_of, first_passage
+from lanline.engines import densities, engines_of
 from lanline.engines.closed_form import ddm, random_onset, softmax
+from lanline.engines.first_passage import race, two_bounds, two_stage
 from lanline.models import Model, get_model, model_names
 from lanline.theta import sample_theta
 
@@ -69,18 +72,23 @@ def measure(model: Model, engine: str, n_theta: int) -> Accuracy:
         counted = (expected > LOWEST) & (rt < LIMIT)
         not_finite += np.count_nonzero(~np.isfinite(actual[counted]))
         errors.append(np.abs(actual - expected)[counted])
-        if first_passage.covers(model):
-            _, left = first_passage.densities_and_survival(model, theta, np.full(len(theta), LIMIT), 0.0)
+        if two_bounds.covers(model):
+            _, left = two_bounds.densities_and_survival(model, theta, np.full(len(theta), LIMIT), 0.0)
             total = density.choice_probability().sum(axis=1) + left
         else:
             total = densities(model, theta, long, rng).choice_probability().sum(axis=1) / responding(model, theta)
-        mass = max(mass, np.abs(total - 1.0).max())
+        mass = max(mass, np.nanmax(np.abs(total - 1.0)))
     joined = np.concatenate(errors)
     return Accuracy(joined.mean(), np.quantile(joined, 0.999), mass, not_finite)
 
 
 def responding(model: Model, theta: np.ndarray) -> np.ndarray:
-    """(B,) share of the trials that respond ever: accumulators that start above their bound do not."""
+    """(B,) share of the trials that respond ever; nan where it is not known, as bounds may run away.
+
+    Accumulators that start above their bound do not respond.
+    """
+    if (race.covers(model) or two_stage.covers(model)) and "theta" in model.params:
+        return np.where(theta[:, model.params.index("theta")] < 0, np.nan, 1.0)
     if not {"A", "b"} <= set(model.params):
         return np.ones(len(theta))
     start, bound = (theta[:, model.params.index(name)] for name in ("A", "b"))
@@ -88,10 +96,14 @@ def responding(model: Model, theta: np.ndarray) -> np.ndarray:
 
 
 def reference_of(model: Model, engine: str) -> Reference:
+    if race.covers(model):
+        return of_eigenfunctions if model.boundary == "constant" else of_finer_race
+    if two_stage.covers(model):
+        return of_finer_levels
     if engine == "first_passage":
-        return of_closed_form if ddm.covers(model) else of_first_passage
-    if first_passage.covers(model):
-        return of_first_passage
+        return of_closed_form if ddm.covers(model) else of_two_bounds
+    if two_bounds.covers(model):
+        return of_two_bounds
     if random_onset.covers(model):
         return of_smooth_onset
     return {
@@ -105,10 +117,57 @@ def reference_of(model: Model, engine: str) -> Reference:
     }[model.simulator]
 
 
-def of_first_passage(model: Model, theta: np.ndarray, rt: np.ndarray, choice: np.ndarray) -> np.ndarray:
+def of_two_bounds(model: Model, theta: np.ndarray, rt: np.ndarray, choice: np.ndarray) -> np.ndarray:
     limit = np.full(len(theta), LIMIT)
-    density, _ = first_passage.densities_and_survival(model, theta, limit, 0.0, refine=3)
+    density, _ = two_bounds.densities_and_survival(model, theta, limit, 0.0, refine=3)
     return density.log_density(rt, choice)
+
+
+def of_finer_race(model: Model, theta: np.ndarray, rt: np.ndarray, choice: np.ndarray) -> np.ndarray:
+    limit = np.full(len(theta), LIMIT)
+    return race.densities(model, theta, limit, 0.0, refine=8).log_density(rt, choice)
+
+
+def of_finer_levels(model: Model, theta: np.ndarray, rt: np.ndarray, choice: np.ndarray) -> np.ndarray:
+    limit = np.full(len(theta), LIMIT)
+    return two_stage.densities(model, theta, limit, 0.0, refine=3).log_density(rt, choice)
+
+
+def of_eigenfunctions(model: Model, theta: np.ndarray, rt: np.ndarray, choice: np.ndarray) -> np.ndarray:
+    """Races with a constant bound, by the modes of a particle above a floor; nan where these do not add up yet."""
+    out = np.empty(rt.shape)
+    for i, row in enumerate(theta):
+        value = dict(zip(model.params, row, strict=True))
+        t, a = rt[i] - value["t"], value["a"]
+        f, s, way = [], [], []
+        for j in range(len(model.choices)):
+            v, start = value[f"v{j}"], value.get(f"z{j}", value.get("z", 0.0))
+            way.append(a * (1 - start))
+            waves = wave_numbers(v * a)[:, None]
+            rate = 0.5 * ((waves / a) ** 2 + v * v)
+            norm = a * (0.5 - np.sin(2 * waves) / (4 * waves))
+            weight = waves / a * np.sin(waves * (1 - start)) / norm * np.exp(v * way[j] - rate * t)
+            f.append(0.5 * weight.sum(axis=0))
+            s.append(0.5 * (weight / rate).sum(axis=0))
+        joint = [f[c] * math.prod(s[j] for j in range(len(s)) if j != c) for c in range(len(f))]
+        # Terms up to exp(30) times as large as the sum leave it three digits.
+        resolved = t > max(max(way) ** 2 / 30, 6e-4 * a * a)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            out[i] = np.where(resolved, np.log(np.choose(choice[i].astype(int), joint)), np.nan)
+    return out
+
+
+def wave_numbers(pull: float) -> np.ndarray:
+    """The 200 first k with k cot(k) = -pull, by bisection."""
+    low = (np.arange(200) + 0.5) * math.pi
+    high = low + 0.5 * math.pi
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        left = np.cos(middle) * middle + pull * np.sin(middle)
+        # The sign at the lower end alternates.
+        below = left * np.sin(low) > 0
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    return 0.5 * (low + high)
 
 
 def of_closed_form(model: Model, theta: np.ndarray, rt: np.ndarray, choice: np.ndarray) -> np.ndarray:
@@ -117,7 +176,7 @@ def of_closed_form(model: Model, theta: np.ndarray, rt: np.ndarray, choice: np.n
 
 def of_legacy_ddm(model: Model, theta: np.ndarray, rt: np.ndarray, choice: np.ndarray) -> np.ndarray:
     """Bounds at 0 and a are those of the ddm with half of a."""
-    return of_first_passage(get_model("ddm"), theta * [1.0, 0.5, 1.0, 1.0], rt, choice)
+    return of_two_bounds(get_model("ddm"), theta * [1.0, 0.5, 1.0, 1.0], rt, choice)
 
 
 def of_smooth_onset(model: Model, theta: np.ndarray, rt: np.ndarray, choice: np.ndarray) -> np.ndarray:

@@ -1,11 +1,16 @@
 """Cost and error of training labels: ssm-simulators' own generator and lanline, side by side in one process.
 
     python benchmarks/labels.py [--models ddm angle weibull ornstein] [--thetas 500] [--peer-thetas 6] [--cores 2]
+                                [--trajectories 20000 200000]
 
 For each model: CPU milliseconds per theta, rows per second, the mean absolute error of the labels where
 log f > -10, and the ratio of the costs. Errors are against the references of benchmarks/accuracy.py. Both make 1000
 rows for each theta. The last column is the rate of as many processes at once as ``--cores``, over that of one: each
 makes shards of its own, as the workflow's jobs do.
+
+ssm-simulators' generator runs with each number of ``--trajectories``: 20,000, and 200,000 as in the field's production
+label sets (N_SAMPLES in configs/production_*/data_generation.yaml of github.com/lnccbrown/LAN_pipeline_minimal). Ratios
+are to the first of them, then to the second.
 """
 
 from __future__ import annotations
@@ -25,7 +30,6 @@ from lanline.models import Model, get_model
 from lanline.theta import sample_theta
 
 ROWS = 1000
-TRAJECTORIES = 20_000
 LOWEST = -10.0
 
 
@@ -73,15 +77,15 @@ def scaling(name: str, engine: str, n_theta: int, cores: int) -> float:
         return sum(each.result() for each in together) / alone
 
 
-def run_peer(model: Model, n_theta: int) -> tuple[float, float]:
-    """The same for ssm-simulators' generator: LogKDE of 20,000 trajectories, as published networks were made from."""
+def run_peer(model: Model, n_theta: int, trajectories: int) -> tuple[float, float]:
+    """The same for ssm-simulators' generator: LogKDE of simulated trajectories."""
     from ssms.config import ModelConfigBuilder
     from ssms.config.generator_config.data_generator_config import get_lan_kde_config
     from ssms.dataset_generators.lan_mlp import TrainingDataGenerator
 
     config = get_lan_kde_config(model.name)
     config["pipeline"] |= {"n_parameter_sets": n_theta, "n_subruns": 1, "n_cpus": 1}
-    config["simulator"]["n_samples"] = TRAJECTORIES
+    config["simulator"]["n_samples"] = trajectories
     generator = TrainingDataGenerator(config, ModelConfigBuilder.from_model(model.name))
     start = time.process_time()
     made = generator.generate_data_training(save=False)
@@ -103,22 +107,27 @@ def main() -> None:
     parser.add_argument("--thetas", type=int, default=500)
     parser.add_argument("--peer-thetas", type=int, default=6)
     parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--trajectories", type=int, nargs="+", default=[20_000, 200_000])
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    head = f"{'model':12s} {'engine':14s} {'CPU ms/theta':>12s} {'rows/s':>12s} {'mean error':>10s} {'ratio':>8s}"
+    head = f"{'model':20s} {'engine':23s} {'CPU ms/theta':>12s} {'rows/s':>12s} {'mean error':>10s} {'ratio':>8s}"
     print(f"{head}  {arguments.cores} cores")
     for name in arguments.models:
         model = get_model(name)
-        peer_seconds, peer_error = run_peer(model, arguments.peer_thetas)
-        show(name, "ssm-simulators", peer_seconds, peer_error, 1.0)
+        peers = []
+        for trajectories in arguments.trajectories:
+            seconds, error = run_peer(model, arguments.peer_thetas, trajectories)
+            peers.append(seconds)
+            show(name, f"ssm-simulators, {trajectories:,}", seconds, error, peers[0] / seconds)
         for engine in engines_of(model)[:-1]:
             seconds, error = run_lanline(model, engine, arguments.thetas)
             faster = scaling(name, engine, arguments.thetas, arguments.cores)
-            show(name, engine, seconds, error, peer_seconds / seconds, f"  x {faster:.2f}")
+            others = "".join(f"  {peer / seconds:,.0f}" for peer in peers[1:])
+            show(name, engine, seconds, error, peers[0] / seconds, f"{others}  x {faster:.2f}")
 
 
 def show(name: str, engine: str, seconds: float, error: float, ratio: float, scaled: str = "") -> None:
-    print(f"{name:12s} {engine:14s} {seconds * 1e3:12.3f} {ROWS / seconds:12,.0f} {error:10.1e} {ratio:8,.0f}{scaled}")
+    print(f"{name:20s} {engine:23s} {seconds * 1e3:12.3f} {ROWS / seconds:12,.0f} {error:10.1e} {ratio:8,.0f}{scaled}")
 
 
 if __name__ == "__main__":

@@ -53,9 +53,9 @@ def run_peer(model: Model, n_theta: int) -> tuple[float, np.ndarray]:
     return seconds / n_theta, theta.astype(float)
 
 
-def run_lanline(model: Model, theta: np.ndarray) -> float:
+def run_lanline(model: Model, theta: np.ndarray, engine: str = "auto") -> float:
     """CPU seconds per theta of the engine that ``data.engine: auto`` takes, for as many rows."""
-    data, rng = Data(n_trajectories=TRAJECTORIES), np.random.default_rng(1)
+    data, rng = Data(engine=engine, n_trajectories=TRAJECTORIES), np.random.default_rng(1)
     densities(model, theta[:1], data.model_copy(update={"n_trajectories": 10}), rng).sample(2, rng)  # compiles
     start = time.process_time()
     density = densities(model, theta, data, rng)
@@ -90,7 +90,7 @@ def compare(models: list[str], n_theta: int, trials: int) -> None:
     for name in models:
         model = get_model(name)
         peer_seconds, theta = run_peer(model, n_theta)
-        seconds = run_lanline(model, theta)
+        seconds = run_lanline(model, theta, "simulation")
         limit = np.full(len(theta), RESPONSE_WITHIN)
         step = simulation.step(model, "continuous", PEER_STEP)
         runs = [

@@ -15,7 +15,7 @@ BOUNDS = {"v": [-2.0, 2.0], "a": [0.6, 2.0], "z": [0.3, 0.7], "t": [0.1, 0.6]}
 
 
 def lan(width: int) -> dict[str, Any]:
-    return {"name": "lan", "hidden_layers": [width, width], "activations": ["tanh", "tanh"]}
+    return {"name": "lan", "features": "raw", "hidden_layers": [width, width], "activations": ["tanh", "tanh"]}
 
 
 def of_probabilities(kind: str) -> dict[str, Any]:

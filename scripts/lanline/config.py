@@ -194,7 +194,9 @@ class Training(Section):
     )
     loss: Literal["huber", "mse"] = Field("huber", description="of lan; the other types have the cross-entropy")
     huber_delta: Positive = 0.03
-    label_floor: float | None = Field(None, description="lan: lower labels are raised to this log-likelihood")
+    label_floor: float | None = Field(
+        None, description="lan: lower labels are raised to this log-likelihood; with a leading term by default to -16"
+    )
     gradient_clip: Positive | None = Field(None, description="largest global norm of the gradient")
     early_stopping: Count | None = Field(None, description="epochs without a lower validation loss before a stop")
     keep: Literal["last", "best"] = Field("last", description="weights of the last epoch, or of the best validation")
@@ -223,6 +225,11 @@ class Network(Section):
         "lan",
         description="lan: log-likelihood of (rt, choice); cpn: choice probabilities; opn: probability of an omission; "
         "gonogo: probability of no go response",
+    )
+    features: Literal["auto", "raw"] = Field(
+        "auto",
+        description="auto: what is known of the model in closed form is computed in front of the layers, which learn "
+        "only the rest; raw: layers on the raw inputs, the only kind that LANfactory's loaders can open",
     )
     hidden_layers: Annotated[list[Count], Field(min_length=1)] = Field([100, 100, 100])
     activations: list[Activation] = Field(["tanh", "tanh", "tanh"], description="one for each hidden layer")

@@ -39,7 +39,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(handle.fileno())
         temporary.replace(path)
     except OSError as error:
-        if error.errno is not None and error.filename in (None, str(temporary)):  # a full disk does not say which file was written
+        if error.errno is not None and error.filename in (
+            None,
+            str(temporary),
+        ):  # a full disk does not say which file was written
             error.filename = str(path)
         raise
     finally:

@@ -22,7 +22,8 @@ FILE = "hssm.json"
 FORMAT_VERSION = 1
 VERSION = "0.5"  # of HSSM, the newest, which all of this is tested with
 BACKENDS = ("jax", "pytensor")
-# HSSM's pytensor interpreter lacks their operators, or takes the largest value of all trials for a relu.
+# HSSM's pytensor interpreter lacks their operators, or takes the largest value of all trials for a relu. Of a network
+# with features in front of its layers it lacks products and quotients.
 JAX_ONLY = ("relu", "gelu", "elu")
 _STARTS = {"v": 0.0, "a": 1.5, "t": 0.025}  # initial values of HSSM's own, whatever the bounds are
 
@@ -73,7 +74,7 @@ def description(spec: NetworkSpec, bounds: Mapping[str, tuple[float, float | str
         "choices": list(spec.choices),
         "response": ["rt", "response"] if spec.network_type == "lan" else [],
         "extra_fields": extra,
-        "backends": list(backends(spec.activations)),
+        "backends": list(BACKENDS[:1] if spec.structure else backends(spec.activations)),
         "inputs": [*params, *extra, *(["rt", "response"] if spec.network_type == "lan" else ["response"] * is_cpn)],
         "choice_files": {str(choice): choice_file(choice) for choice in spec.choices} if is_cpn else {},
     }
@@ -124,7 +125,10 @@ def model_config(path: Path | str, backend: str = "jax") -> dict[str, Any]:
         )
     if backend not in network["backends"]:
         able = " and ".join(network["backends"])
-        raise UserError(f"{path}: HSSM {VERSION}'s {backend} backend does not compute its activations; {able} does")
+        raise UserError(
+            f"{path}: HSSM {VERSION}'s {backend} backend does not compute its activations; {able} does (pytensor: only "
+            "networks with features: raw and tanh, sigmoid or softplus)"
+        )
     config = {
         "list_params": network["list_params"],
         "bounds": {param: tuple(bounds) for param, bounds in network["bounds"].items()},

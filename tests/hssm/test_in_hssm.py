@@ -239,7 +239,7 @@ def test_a_backend_that_cannot_compute_the_network_is_refused(tmp_path):
 def test_activations_work_in_the_backends_that_are_named(tmp_path, activation):
     from hssm.distribution_utils.onnx import make_jax_logp_funcs_from_onnx, make_pytensor_logp_from_onnx
 
-    spec = make_spec(Network(name="lan", hidden_layers=[8], activations=[activation]), get_model("ddm"))
+    spec = make_spec(Network(name="lan", features="raw", hidden_layers=[8], activations=[activation]), get_model("ddm"))
     write_onnx(tmp_path / "model.onnx", spec, initial_weights(spec, 1), {})
     x = np.random.default_rng(1).normal(size=(40, 6))
     expected = run_onnx(tmp_path / "model.onnx", x)

@@ -118,6 +118,7 @@ class LanfactoryFile(Section):
         return {
             "name": f"network{network_id}",
             "network_type": self.NETWORK_TYPE,
+            "features": "raw",  # the only kind that LANfactory's loaders can open
             "hidden_layers": sizes[:-1],
             "activations": activations,
         }

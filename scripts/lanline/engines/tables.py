@@ -80,13 +80,15 @@ def make_table(
     """A table from log-densities ``log_f`` (B, C, N) at nodes; see `Table` for the other arguments."""
     # The lower limit keeps slopes finite where there is no density at all.
     smooth = np.maximum(log_f + scale[:, :, None] * np.exp(-log_time)[:, None, :], -1e4)
-    slope = _slopes(log_time, smooth)
-    cumulative = _integrate(log_time, scale, smooth, slope)
+    slope = slopes(log_time, smooth)
+    mass = cell_masses(log_time, scale, smooth, slope)
+    cumulative = np.cumsum(mass.reshape(len(mass), -1), axis=1)
+    cumulative = np.concatenate([np.zeros((len(mass), 1)), cumulative], axis=1)
     return Table(onset, limit, log_time, scale, smooth, slope, cumulative, np.asarray(choices))
 
 
 @njit(cache=True, nogil=True)
-def _slopes(log_time, smooth):
+def slopes(log_time, smooth):
     """Parabola slopes, limited to three times the smaller secant so that no cell overshoots."""
     n_theta, n_choice, n = smooth.shape
     slope = np.empty_like(smooth)
@@ -121,9 +123,10 @@ def hermite(u, width, f0, f1, s0, s1):
 
 
 @njit(cache=True, nogil=True)
-def _integrate(log_time, scale, smooth, slope):
+def cell_masses(log_time, scale, smooth, slope):
+    """(B, C, N - 1) probability of each cell; arguments as in `Table`."""
     n_theta, n_choice, n = smooth.shape
-    cumulative = np.zeros((n_theta, n_choice * (n - 1) + 1))
+    mass = np.zeros((n_theta, n_choice, n - 1))
     for b in range(n_theta):
         for j in range(n - 1):
             u = log_time[b, j]
@@ -134,10 +137,8 @@ def _integrate(log_time, scale, smooth, slope):
                     f0, f1, s0, s1 = smooth[b, c, j], smooth[b, c, j + 1], slope[b, c, j], slope[b, c, j + 1]
                     value = hermite(node, width, f0, f1, s0, s1) - scale[b, c] / t
                     if value > -50.0:
-                        cumulative[b, c * (n - 1) + j + 1] += weight * width * t * math.exp(value)
-        for cell in range(1, cumulative.shape[1]):
-            cumulative[b, cell] += cumulative[b, cell - 1]
-    return cumulative
+                        mass[b, c, j] += weight * width * t * math.exp(value)
+    return mass
 
 
 @njit(cache=True, nogil=True)

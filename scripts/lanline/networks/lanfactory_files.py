@@ -46,10 +46,9 @@ def write_lanfactory_files(
         origin: ids of the data.
 
     Returns:
-        The files; none if the network has an activation that LANfactory does not know, or several outputs: LANfactory
-        would take each of them for the logit of a probability of its own.
+        The files; none if `why_not` says that LANfactory could not use them.
     """
-    if not set(spec.activations) <= set(ACTIVATIONS) or spec.layers[-1] > 1:
+    if why_not(spec):
         return []
     folder = Path(folder)
     network = _network_config(spec)
@@ -76,6 +75,17 @@ def write_lanfactory_files(
     lines = [f"{i},{float(i)},{epoch['validation_loss']}\n" for i, epoch in enumerate(history)]
     write_text(table, "".join([",epoch,val_loss\n", *lines]))
     return [state, table, *pickles]
+
+
+def why_not(spec: NetworkSpec) -> str | None:
+    """Why LANfactory's loaders cannot open a network, or None."""
+    if spec.structure is not None:
+        return "they know no features in front of the layers (features: raw makes a network that they open)"
+    if not set(spec.activations) <= set(ACTIVATIONS):
+        return f"they know the activations {', '.join(ACTIVATIONS)} only"
+    if spec.layers[-1] > 1:
+        return "they would take each of several outputs for the logit of a probability of its own"
+    return None
 
 
 def _network_config(spec: NetworkSpec) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from lanline.files import atomic_path
 from lanline.networks.onnx_files import run_onnx
 from lanline.networks.onnx_nodes import Nodes, activation, input_scale, probability_head, sigmoid_as_tanh
 from lanline.networks.specification import NetworkSpec, Weights, bias_name, weight_name
+from lanline.networks.structure.onnx_nodes import structure_nodes
 
 OPSET = 17
 IR_VERSION = 8  # the one that goes with opset 17: older runtimes refuse a newer one
@@ -51,6 +52,7 @@ def write_onnx(
         "network_type": spec.network_type,
         "choices": ",".join(map(str, spec.choices)),
         "output": OUTPUTS[spec.network_type] if choice is None else f"log P(choice {choice} | params, a response)",
+        "features": ",".join(spec.features) if spec.structure else "raw",
         **metadata,
     }
     with atomic_path(path) as temporary:
@@ -62,7 +64,9 @@ def _graph(
 ) -> onnx.ModelProto:
     columns = spec.exported_inputs if choice is None else spec.inputs
     weights = sigmoid_as_tanh(spec, weights)
-    nodes, value = Nodes(), "input"
+    nodes, value, leading = Nodes(), "input", None
+    if spec.structure:
+        value, leading = structure_nodes(nodes, spec.structure)
     for layer in range(len(spec.layers)):
         names = [weight_name(layer), bias_name(layer)]
         last = layer == len(spec.layers) - 1
@@ -75,7 +79,7 @@ def _graph(
         constants = [nodes.constant(scale * array, name) for array, name in zip((weight, bias), names, strict=True)]
         out = f"layer_{layer}.sum"
         if last:
-            out = "logits" if spec.gives_probabilities else "output"
+            out = "logits" if spec.gives_probabilities else "rest" if leading else "output"
         nodes.add("Gemm", value, *constants, out=out, transB=1)
         value = out
         if not last:
@@ -83,6 +87,8 @@ def _graph(
             activation(nodes, spec.activations[layer], out, value)
     if spec.gives_probabilities:
         probability_head(nodes, spec, value, choice)
+    elif leading:
+        nodes.add("Add", value, leading, out="output")
     graph = helper.make_graph(
         nodes.nodes,
         f"{spec.model}_{spec.network_type}",

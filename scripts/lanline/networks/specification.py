@@ -7,7 +7,7 @@ layer is the output.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from scipy.special import erf, expit
 
 from lanline.config import Network
 from lanline.models import Model
+from lanline.networks.structure import Structure, structure_of
 
 Weights = dict[str, np.ndarray]
 
@@ -43,6 +44,7 @@ class NetworkSpec:
         layers: units of each layer after the inputs; the last ones are the outputs.
         activations: one for each layer but the last.
         choices: the model's responses, as they are coded.
+        structure: what the layers are given instead of the raw inputs, and what they add to; None: a raw network.
     """
 
     network_type: str
@@ -52,11 +54,17 @@ class NetworkSpec:
     layers: tuple[int, ...]
     activations: tuple[str, ...]
     choices: tuple[int, ...] = ()  # networks of older versions do not say
+    structure: Structure | None = None
 
     @property
     def gives_probabilities(self) -> bool:
         """Whether the outputs are logits of probabilities, rather than a log-likelihood."""
         return self.network_type != "lan"
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of what the first layer is given."""
+        return self.structure.features if self.structure else self.inputs
 
     @property
     def exported_inputs(self) -> tuple[str, ...]:
@@ -66,24 +74,38 @@ class NetworkSpec:
     @property
     def shapes(self) -> list[tuple[int, int]]:
         """(out, in) of each layer's weight matrix."""
-        return list(zip(self.layers, (len(self.inputs), *self.layers[:-1]), strict=True))
+        return list(zip(self.layers, (len(self.features), *self.layers[:-1]), strict=True))
 
     def to_json(self) -> dict[str, Any]:
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        values = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+        return {**values, "structure": self.structure.to_json() if self.structure else None}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> NetworkSpec:
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        structure = values.get("structure")
+        given: dict[str, Any] = {key: tuple(old) if isinstance(old, list) else old for key, old in values.items()}
+        return cls(**{**given, "structure": Structure.from_json(structure) if structure else None})
+
+    def prepare(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What the first layer is given for raw inputs ``x`` (n, D), float32 (n, F), and what the output is added to,
+        float64 (n,)."""
+        if self.structure is None:
+            return x, np.zeros(len(x))
+        features, leading = self.structure.apply(x)
+        return features, leading[:, 0]
 
 
 def make_spec(network: Network, model: Model) -> NetworkSpec:
     """The specification of ``network`` for ``model``."""
+    inputs = (*model.params, "rt", "choice") if network.network_type == "lan" else model.params
+    wanted = network.features == "auto"
     return NetworkSpec(
         choices=model.choices,
         network_type=network.network_type,
         model=model.name,
         params=model.params,
-        inputs=(*model.params, "rt", "choice") if network.network_type == "lan" else model.params,
+        inputs=inputs,
+        structure=structure_of(model, network.network_type, inputs) if wanted else None,
         layers=(*network.hidden_layers, n_outputs(network.network_type, model)),
         activations=tuple(network.activations),
     )
@@ -103,12 +125,16 @@ def bias_name(layer: int) -> str:
 
 
 def forward(spec: NetworkSpec, weights: Weights, x: np.ndarray) -> np.ndarray:
-    """Outputs (n,), or (n, K) if there are several, for inputs ``x`` (n, D), in the precision of ``x``."""
+    """Outputs (n,), or (n, K) if there are several, for raw inputs ``x`` (n, D), in the precision of ``x``."""
+    features, leading = spec.prepare(x)
+    h = features.astype(x.dtype)
     for layer in range(len(spec.layers)):
-        x = x @ weights[weight_name(layer)].T.astype(x.dtype) + weights[bias_name(layer)].astype(x.dtype)
+        h = h @ weights[weight_name(layer)].T.astype(h.dtype) + weights[bias_name(layer)].astype(h.dtype)
         if layer < len(spec.activations):
-            x = ACTIVATIONS[spec.activations[layer]](x)
-    return x[:, 0] if spec.layers[-1] == 1 else x
+            h = ACTIVATIONS[spec.activations[layer]](h)
+    if spec.structure is None:
+        return h[:, 0] if spec.layers[-1] == 1 else h
+    return (h[:, 0] + leading).astype(x.dtype)
 
 
 @dataclass(frozen=True)

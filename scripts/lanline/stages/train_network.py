@@ -18,7 +18,7 @@ from lanline.experiment import flatten
 from lanline.files import sha256_json, write_config, write_json
 from lanline.logs import note, say, show_progress
 from lanline.networks.artifacts import FILES, write_hssm_files, write_network
-from lanline.networks.lanfactory_files import write_lanfactory_files
+from lanline.networks.lanfactory_files import why_not, write_lanfactory_files
 from lanline.networks.specification import NetworkSpec, make_spec
 from lanline.paths import Paths, run_name, shard_label
 from lanline.sidecars import DatasetSidecar, TrainingSidecar
@@ -223,6 +223,8 @@ def _write_files(request: TrainingRequest, trained: Trained, run: RunRecorder) -
 
 
 def _write_lanfactory_files(request: TrainingRequest, trained: Trained) -> list[Path]:
+    if reason := why_not(request.spec):
+        say(f"{request.run}: no files for LANfactory's loaders: {reason}")
     return write_lanfactory_files(
         request.paths.lanfactory_folder(request.run),
         request.run,

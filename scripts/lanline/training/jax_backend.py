@@ -83,7 +83,7 @@ class JaxBackend:
         )
         self.restore({"parameters": flat, "first_moment": np.zeros_like(flat), "second_moment": np.zeros_like(flat)}, 0)
         # A block of no batches: compiles now, so that compilation counts as start-up and not as training.
-        rows = np.zeros((1, len(spec.inputs) + spec.layers[-1]), np.float32)
+        rows = np.zeros((1, len(spec.features) + spec.layers[-1]), np.float32)
         self.run_block(rows, np.zeros((0, settings.batch_size), np.int64), np.zeros(0, np.float32))()
 
     def run_block(self, rows: np.ndarray, index: np.ndarray, rates: np.ndarray) -> Callable[[], np.ndarray]:
@@ -175,7 +175,7 @@ def _losses(spec: NetworkSpec, settings: Training, outputs: jax.Array, labels: j
 
 def _part_of_loss(spec, settings: Training, layers: Layers, rows: jax.Array, count: jax.Array) -> jax.Array:
     """What this device's ``rows`` add to the mean loss of a batch whose first ``count`` rows are real."""
-    x, labels = rows[:, : len(spec.inputs)], rows[:, len(spec.inputs) :]
+    x, labels = rows[:, : len(spec.features)], rows[:, len(spec.features) :]
     losses = _losses(spec, settings, _forward(spec.activations, layers, x), labels)
     number = jax.lax.axis_index(SHARES) * len(rows) + jnp.arange(len(rows))
     return jnp.where(number < count, losses, 0).sum() / count

@@ -19,7 +19,7 @@ from lanline.training.backend import Backend, block_batches, start_backend, unfl
 from lanline.training.checkpoint import read_checkpoint, write_checkpoint
 from lanline.training.job import Job, Metrics, Trained
 from lanline.training.losses import loss_and_error
-from lanline.training.reader import Piece, Reader, pieces_of, read_piece
+from lanline.training.reader import Piece, Reader, lowest_label, pieces_of, read_piece, training_rows
 from lanline.training.schedule import Schedule
 
 SAMPLE_PIECES = 50  # whose means and scales the inputs are standardised with
@@ -74,16 +74,18 @@ def train(
     batch_size = min(job.settings.batch_size, sum(map(len, pieces)))  # one that is larger than the data is all of them
     settings = job.settings.model_copy(update={"batch_size": batch_size})
     some = np.concatenate([read_piece(piece, spec) for piece in pieces[:: -(-len(pieces) // SAMPLE_PIECES)]])
-    standardisation = Standardisation.of(some[:, : len(spec.inputs)])
+    floor = lowest_label(spec, settings.label_floor, some)
+    prepared = training_rows(some, spec, floor)
+    standardisation = Standardisation.of(prepared[:, : len(spec.features)])
     reader = Reader(
         pieces,
         spec,
         standardisation,
         batch_size,
         block_batches=block_batches(settings),
-        buffer_rows=int(settings.buffer_gb * 1e9 / some[0].nbytes),
+        buffer_rows=int(settings.buffer_gb * 1e9 / prepared[0].nbytes),
         seed=job.seed,
-        label_floor=settings.label_floor,
+        label_floor=floor,
     )
     backend = start_backend(job.framework, spec, settings, initial_weights(spec, job.seed), job.threads)
     loop = TrainingLoop(job, backend, reader, validation, standardisation, Listeners(on_epoch, say, note or say, show))
@@ -111,8 +113,9 @@ def train(
 
 def _exported(spec: NetworkSpec, backend: Backend, standardisation: Standardisation, x: np.ndarray) -> np.ndarray:
     """Values (n,) that the exported network must give for its raw inputs (n, D)."""
-    n_inputs = len(spec.inputs)
-    return exported_values(spec, backend.predict(standardisation.apply(x[:, :n_inputs])), x[:, -1])
+    features, leading = spec.prepare(x[:, : len(spec.inputs)])
+    outputs = backend.predict(standardisation.apply(features))
+    return exported_values(spec, outputs + leading if spec.structure else outputs, x[:, -1])
 
 
 def _sample(spec: NetworkSpec, piece: Piece) -> np.ndarray:
@@ -241,10 +244,11 @@ class TrainingLoop:
         loss = error = 0.0
         n = 0
         for piece in self._validation:
-            rows = read_piece(piece, self._job.spec, self._settings.label_floor)
-            n_inputs = len(self._job.spec.inputs)
-            outputs = self._backend.predict(self._standardisation.apply(rows[:, :n_inputs]))
-            losses, errors = loss_and_error(self._job.spec, self._settings, outputs, rows[:, n_inputs:])
+            spec = self._job.spec
+            rows = training_rows(read_piece(piece, spec, self._reader.floor), spec, self._reader.floor)
+            n_features = len(spec.features)
+            outputs = self._backend.predict(self._standardisation.apply(rows[:, :n_features]))
+            losses, errors = loss_and_error(spec, self._settings, outputs, rows[:, n_features:])
             loss += float(losses.sum(dtype=np.float64))
             error += float(errors.sum(dtype=np.float64))
             n += len(piece)

@@ -1,6 +1,6 @@
 """Training rows in batches: every row exactly once an epoch, in an order that the seed fixes.
 
-A row is one line of float32 numbers, standardised inputs and the labels in the last columns, so that shuffling moves
+A row is one line of float32 numbers, standardised features and the labels in the last columns, so that shuffling moves
 one piece of memory a row. Rows that fit into the buffer are read once and shuffled as a whole. Others stream: an epoch
 reads short pieces of all files in random order, as many as the buffer holds, and shuffles the rows of each such window
 while the next one is being read.
@@ -20,6 +20,7 @@ from lanline.errors import UserError
 from lanline.networks.specification import NetworkSpec, Standardisation
 
 PIECE_ROWS = 10_000  # rows that are read in one go when streaming: a fraction of a megabyte
+RARE = -16.0  # log-density below which a leading term is left alone: capacity spent there costs accuracy above
 Window = tuple[np.ndarray, np.ndarray]  # rows (n, D + L), and which of them to take, in that order
 
 
@@ -54,6 +55,28 @@ def read_piece(piece: Piece, spec: NetworkSpec, label_floor: float | None = None
     if label_floor is not None and not spec.gives_probabilities:
         labels = np.maximum(labels, np.float32(label_floor))
     return np.concatenate([data, labels.reshape(len(data), -1)], axis=1)
+
+
+def lowest_label(spec: NetworkSpec, label_floor: float | None, rows: np.ndarray) -> float | None:
+    """What labels and leading terms are raised to: the floor of the settings, by default `RARE` if there is a leading
+    term, but not less than the lowest label in some ``rows`` (n, D + 1)."""
+    if spec.structure is None or spec.gives_probabilities:
+        return label_floor
+    return max(float(rows[:, -1].min()), RARE if label_floor is None else label_floor)
+
+
+def training_rows(rows: np.ndarray, spec: NetworkSpec, floor: float | None) -> np.ndarray:
+    """What the layers are given, and what they should answer, (n, F + L) float32, from raw inputs and labels.
+
+    A leading term below ``floor`` counts as the floor, as labels do: where both lie below, there is nothing to learn.
+    """
+    if spec.structure is None:
+        return rows
+    x, labels = rows[:, : len(spec.inputs)], rows[:, len(spec.inputs) :]
+    features, leading = spec.prepare(x)
+    if floor is not None:
+        leading = np.maximum(leading, floor)
+    return np.concatenate([features, labels - leading[:, None]], axis=1, dtype=np.float32)
 
 
 def _names(spec: NetworkSpec) -> tuple[str, str]:
@@ -91,7 +114,7 @@ class Reader:
         block_batches: batches that are given at once.
         buffer_rows: rows that may be in memory.
         seed: of the order of rows.
-        label_floor: lower labels are raised to it.
+        label_floor: lower labels are raised to it, and lower leading terms.
 
     Raises:
         UserError: a file cannot be read.
@@ -109,7 +132,7 @@ class Reader:
         label_floor: float | None = None,
     ):
         self._spec, self._standardisation, self._seed = spec, standardisation, seed
-        self._label_floor = label_floor
+        self.floor = label_floor
         self.batch_size, self._block_batches = batch_size, block_batches
         self._pieces = pieces
         self.n_rows = sum(map(len, pieces))
@@ -173,13 +196,14 @@ class Reader:
 
     def _read(self, pieces: Sequence[Piece], room: int, size: int) -> np.ndarray:
         """Standardised rows (room + size, D + L), those of the pieces from ``room`` on."""
-        n_inputs = len(self._spec.inputs)
-        rows = np.empty((room + size, n_inputs + self._spec.layers[-1]), np.float32)
+        n_features = len(self._spec.features)
+        rows = np.empty((room + size, n_features + self._spec.layers[-1]), np.float32)
         start = room
         for piece in pieces:
             part = rows[start : start + len(piece)]
-            part[:] = read_piece(piece, self._spec, self._label_floor)
-            part[:, :n_inputs] = self._standardisation.apply(part[:, :n_inputs])
+            raw = read_piece(piece, self._spec, self.floor)
+            part[:] = training_rows(raw, self._spec, self.floor)
+            part[:, :n_features] = self._standardisation.apply(part[:, :n_features])
             start += len(piece)
         return rows
 

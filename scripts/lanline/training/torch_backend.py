@@ -156,7 +156,7 @@ class _Share:
         of its pieces. Gives what these add to the mean loss (k,) of each batch."""
         try:
             losses = torch.zeros(len(index), device=self._device)
-            pieces = [_columns(rows, index[:, start:stop], len(self._spec.inputs)) for start, stop in bounds]
+            pieces = [_columns(rows, index[:, start:stop], len(self._spec.features)) for start, stop in bounds]
             buffers = [self._buffers_for(stop - start) for start, stop in bounds]
             batch = index.shape[1], *self._loss, list(losses.unbind())
             steps(pieces, buffers, *batch, self._gradients, self._network, self._part, self._rule, *numbers, meeting)

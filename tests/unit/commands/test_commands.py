@@ -212,7 +212,8 @@ def test_networks_that_give_probabilities_train_on_the_same_shards(made, network
     ("application", "state"), [(torchtrain, "*_train_state_dict.pt"), (jaxtrain, "*_train_state.jax")]
 )
 def test_lanfactorys_files_lie_where_lanfactory_puts_them(made, application, state):
-    run(application, "--config-path", "own.yaml", "--training-data-folder", made, "--networks-path-base", "nets")
+    Path("raw.yaml").write_text(OWN.replace("name: small,", "name: small, features: raw,"))
+    run(application, "--config-path", "raw.yaml", "--training-data-folder", made, "--networks-path-base", "nets")
     names = [
         "*_network_config.pickle",
         "*_train_config.pickle",
@@ -222,6 +223,16 @@ def test_lanfactorys_files_lie_where_lanfactory_puts_them(made, application, sta
     ]
     for name in names:
         assert len(list(Path("nets/lan/ddm").glob(name))) == 1, name
+
+
+def test_a_network_with_features_has_no_files_for_lanfactory_and_says_why(made):
+    output = run(
+        torchtrain, "--config-path", "own.yaml", "--training-data-folder", made, "--networks-path-base", "nets"
+    )
+    assert "no files for LANfactory's loaders" in output
+    assert "features: raw" in output
+    assert [path.name for path in Path("nets/lan/ddm").iterdir()] == [network_of(Path("nets")).name]
+    assert read_network(network_of(Path("nets")))[0].structure is not None
 
 
 def test_the_default_configuration_needs_no_file(made):

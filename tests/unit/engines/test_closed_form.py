@@ -220,7 +220,7 @@ def test_the_engine_of_a_model():
     assert has_exact(get_model("ddm_deadline"))
     assert resolve_engine(get_model("ddm"), Data()) == "closed_form"
     assert resolve_engine(get_model("ddm"), Data(engine="simulation")) == "simulation"
-    assert resolve_engine(get_model("race_3"), Data()) == "simulation"
-    with pytest.raises(UserError, match="race_3 has no closed_form"):
-        resolve_engine(get_model("race_3"), Data(engine="closed_form"))
+    assert resolve_engine(get_model("lca_3"), Data()) == "simulation"
+    with pytest.raises(UserError, match="lca_3 has no closed_form"):
+        resolve_engine(get_model("lca_3"), Data(engine="closed_form"))
     assert resolve_engine(get_model("levy"), Data()) == "simulation"

@@ -7,8 +7,9 @@ from scipy import integrate
 from agreement import chi_squared_per_bin
 from lanline.config import Data
 from lanline.dataset.rows import BLOCK_THETAS, block_rows
-from lanline.engines import densities, first_passage, resolve_engine, simulation
+from lanline.engines import densities, resolve_engine, simulation
 from lanline.engines.closed_form import ddm
+from lanline.engines.first_passage import two_bounds as first_passage
 from lanline.engines.first_passage.process import Process, processes
 from lanline.errors import UserError
 from lanline.models import get_model, model_names
@@ -62,7 +63,7 @@ def test_equals_the_closed_form(name):
     theta = sample_theta(model, 64, rng)
     limit = np.full(64, 20.0)
     exact = ddm.densities(model, theta, limit, 0.0)
-    solved = first_passage.densities(model, theta, limit, Data(), rng)
+    solved = first_passage.densities(model, theta, limit, 0.0)
     elapsed = np.exp(rng.uniform(np.log(3e-3), np.log(20), (64, 200)))
     rt, choice = theta[:, 3:4] + elapsed, rng.choice([-1.0, 1.0], elapsed.shape)
     expected, actual = exact.log_density(rt, choice), solved.log_density(rt, choice)

@@ -95,7 +95,7 @@ def test_a_limit_that_no_trial_reaches_is_a_mistake():
 
 
 def test_simulation_is_the_reference_without_an_exact_density():
-    model = get_model("race_no_bias_2")
+    model = get_model("levy")
     assert not engines.has_exact(model)
     settings = SETTINGS.model_copy(update={"trials": 400, "mass_thetas": 4})
     small, large = (make_reference(model, Data(n_trajectories=n), settings) for n in (500, 4000))
@@ -171,7 +171,7 @@ def test_a_network_that_diverged_is_named(reference):
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
     """An untrained network, its exported file, and inputs for it."""
-    spec = make_spec(Network(name="lan", hidden_layers=[30, 20], activations=["tanh", "gelu"]), DDM)
+    spec = make_spec(Network(name="lan", features="raw", hidden_layers=[30, 20], activations=["tanh", "gelu"]), DDM)
     path = tmp_path_factory.mktemp("network") / "model.onnx"
     weights = initial_weights(spec, 1)
     write_onnx(path, spec, weights, {})

@@ -92,7 +92,7 @@ def test_the_simulators_outcomes_are_those_of_the_network_type(omissions):
 
 
 def test_without_an_exact_density_the_reference_is_simulated():
-    reference = reference_of("race_no_bias_2", "cpn", Data(n_trajectories=1000, delta_t=0.01, max_t=5.0))
+    reference = reference_of("levy", "cpn", Data(n_trajectories=1000, delta_t=0.01, max_t=5.0))
     assert reference.kind == "simulation"
     assert reference.theta.shape[0] == 8
     metrics = judge_probabilities(off_by(reference, 0.0), reference, -10.0).metrics

@@ -79,7 +79,7 @@ def test_mistakes_are_named(tmp_path):
     with pytest.raises(UserError, match="is of type opn, not lan: give it as loglik_missing_data"):
         model_config(tmp_path)
     assert backends(spec.activations) == ("jax",)
-    spec = spec_of("ddm", activation="relu")
-    write_hssm_files(tmp_path, spec, {}, {}, get_model("ddm").bounds)
-    with pytest.raises(UserError, match="pytensor backend does not compute its activations; jax does"):
-        model_config(tmp_path, "pytensor")
+    for spec in (spec_of("ddm", activation="relu"), spec_of("ddm")):
+        write_hssm_files(tmp_path, spec, {}, {}, get_model("ddm").bounds)
+        with pytest.raises(UserError, match="pytensor backend does not compute its activations; jax does"):
+            model_config(tmp_path, "pytensor")

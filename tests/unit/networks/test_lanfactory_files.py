@@ -17,7 +17,9 @@ FILES = {"training": ["b.safetensors"], "validation": ["a.safetensors"]}
 
 
 def network(**changes):
-    settings = Network(**{"name": "lan", "hidden_layers": [7, 5], "activations": ["tanh", "relu"], **changes})
+    settings = Network(
+        **{"name": "lan", "features": "raw", "hidden_layers": [7, 5], "activations": ["tanh", "relu"], **changes}
+    )
     spec = make_spec(settings, get_model("ddm"))
     weights = initial_weights(spec, 3)
     # Biases other than zero, so that a mistake in them is seen.

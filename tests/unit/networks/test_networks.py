@@ -12,7 +12,9 @@ from lanline.networks.artifacts import read_history, read_network, write_network
 from lanline.networks.initial import initial_weights
 from lanline.networks.specification import NetworkSpec, Standardisation, forward, make_spec
 
-SPEC = make_spec(Network(name="lan", hidden_layers=[20, 10], activations=["tanh", "relu"]), get_model("ddm"))
+SPEC = make_spec(
+    Network(name="lan", features="raw", hidden_layers=[20, 10], activations=["tanh", "relu"]), get_model("ddm")
+)
 X = np.random.default_rng(1).normal(size=(50, 6)).astype(np.float32)
 
 
@@ -32,7 +34,9 @@ def test_forward_is_the_written_out_formula():
 
 
 def test_initial_weights_come_from_the_seed_alone_and_have_glorot_variance():
-    spec = make_spec(Network(name="lan", hidden_layers=[300, 300], activations=["tanh"] * 2), get_model("ddm"))
+    spec = make_spec(
+        Network(name="lan", features="raw", hidden_layers=[300, 300], activations=["tanh"] * 2), get_model("ddm")
+    )
     weights, again, other = (initial_weights(spec, seed) for seed in (1, 1, 2))
     assert all((weights[name] == again[name]).all() for name in weights)
     assert not np.array_equal(weights["layer_0.weight"], other["layer_0.weight"])

@@ -18,7 +18,9 @@ X = np.random.default_rng(1).normal(size=(200, 6)).astype(np.float32)
 
 
 def network(activation="tanh"):
-    spec = make_spec(Network(name="lan", hidden_layers=[16, 8], activations=[activation] * 2), get_model("ddm"))
+    spec = make_spec(
+        Network(name="lan", features="raw", hidden_layers=[16, 8], activations=[activation] * 2), get_model("ddm")
+    )
     return spec, initial_weights(spec, 1)
 
 
@@ -41,6 +43,7 @@ def test_the_file_keeps_the_single_trial_contract(tmp_path):
         "network_type": "lan",
         "choices": "-1,1",
         "output": "log p(rt, choice | params)",
+        "features": "raw",
         "run_id": "abc",
     }
 

@@ -27,7 +27,9 @@ STEPS = 100
 
 
 def spec_with(activation="tanh"):
-    return make_spec(Network(name="lan", hidden_layers=[32, 24], activations=[activation] * 2), get_model("ddm"))
+    return make_spec(
+        Network(name="lan", features="raw", hidden_layers=[32, 24], activations=[activation] * 2), get_model("ddm")
+    )
 
 
 def batches(batch_size=200):

@@ -22,7 +22,9 @@ from lanline.training.job import Job
 from lanline.training.loop import train
 
 FRAMEWORKS = ["torch", "jax"]
-SPEC = make_spec(Network(name="lan", hidden_layers=[16, 16], activations=["tanh"] * 2), get_model("ddm"))
+SPEC = make_spec(
+    Network(name="lan", features="raw", hidden_layers=[16, 16], activations=["tanh"] * 2), get_model("ddm")
+)
 SETTINGS = Training(epochs=3, batch_size=500, learning_rate=0.01)
 
 

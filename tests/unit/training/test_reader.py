@@ -11,7 +11,7 @@ from lanline.models import get_model
 from lanline.networks.specification import Standardisation, make_spec
 from lanline.training.reader import PIECE_ROWS, Reader, pieces_of, read_piece
 
-SPEC = make_spec(Network(name="lan"), get_model("ddm"))
+SPEC = make_spec(Network(name="lan", features="raw"), get_model("ddm"))
 PLAIN = Standardisation(np.zeros(6), np.ones(6))
 ROWS_OF_FILES = [25_013, 7, 12_500]
 

@@ -1,59 +1,36 @@
-"""The engine ``first_passage``: exact densities of one-particle, two-choice models with Gaussian noise.
-
-The process is dX = (mu(t) - g X) dt + dW between the bounds +-b(t); b is continuous, mu may jump. `process` makes it
-of a model, `nodes` places the time nodes, `tabulation` evaluates the process there, and `solver` has the numerical
-solution.
-"""
+"""The engine ``first_passage``: densities by numerical solution, each family of models in a module of its own."""
 
 from __future__ import annotations
+
+from types import ModuleType
 
 import numpy as np
 
 from lanline.config import Data
-from lanline.engines.first_passage.process import JUMPING, SIMULATORS, SMOOTH, processes
-from lanline.engines.first_passage.tabulation import Resolution, tabulate
+from lanline.engines.first_passage import race, two_bounds, two_stage
 from lanline.engines.overshoot import outward_shift
-from lanline.engines.tables import Table, make_table
+from lanline.engines.tables import Table
 from lanline.models import Model
 
-# By the kind of drift.
-FOR_CONSTANT, FOR_SMOOTH, FOR_JUMPING = Resolution(57, 48), Resolution(97, 96), Resolution(145, 96)
+FAMILIES = (two_bounds, race, two_stage)
 
 
 def covers(model: Model) -> bool:
-    """Whether this engine has the density of ``model``.
-
-    Not of those whose two stimuli leak at different rates (``conflict_stimflexrel1_leak2``): the decision variable is
-    the sum of two accumulators, so that its future depends on more than its value.
-    """
-    return (
-        model.simulator in SIMULATORS
-        and model.drift in (None, "constant", *SMOOTH, *JUMPING)
-        and {"v", "a", "z", "t"} <= set(model.params)
-    )
+    """Whether one of the families has the density of ``model``."""
+    return _family(model) is not None
 
 
 def densities(model: Model, theta: np.ndarray, limit: np.ndarray, data: Data, rng: np.random.Generator) -> Table:
-    """Densities at each row of ``theta``; see `lanline.engines.Engine`. ``rng`` is left alone."""
-    table, _ = densities_and_survival(model, theta, limit, outward_shift(data))
-    return table
+    """Densities at each row of ``theta``; see `lanline.engines.Engine`. ``rng`` is left alone.
 
-
-def densities_and_survival(
-    model: Model, theta: np.ndarray, limit: np.ndarray, shift: float, refine: int = 1
-) -> tuple[Table, np.ndarray]:
-    """As `densities`, and (B,) the probability of no response until the last node, which is not made from them.
-
-    ``shift`` is the distance by which the bounds are moved outwards. ``refine`` times as many steps and cells as usual
-    make a reference that the usual densities can be judged by.
+    Raises:
+        ValueError: no family covers the model.
     """
-    usual = FOR_JUMPING if model.drift in JUMPING else FOR_SMOOTH if model.drift in SMOOTH else FOR_CONSTANT
-    resolution = Resolution(refine * (usual.nodes - 1) + 1, refine * usual.cells)
-    onset = theta[:, model.params.index("t")].astype(float)
-    limits = limit - onset
-    parts = [
-        tabulate(process, decision_limit, resolution)
-        for process, decision_limit in zip(processes(model, theta, shift), limits, strict=True)
-    ]
-    log_time, log_f, scale, left = (np.stack(part) for part in zip(*parts, strict=True))
-    return make_table(onset, limits, log_time, log_f, scale, model.choices), left
+    family = _family(model)
+    if family is None:
+        raise ValueError(f"first_passage does not cover {model.name}")
+    return family.densities(model, theta, limit, outward_shift(data))
+
+
+def _family(model: Model) -> ModuleType | None:
+    return next((family for family in FAMILIES if family.covers(model)), None)
