@@ -13,7 +13,7 @@ from lanline.cluster.folder import lock_workdir
 from lanline.cluster.site import Partition, _choose, _minutes
 from lanline.cluster.slurm import fields, run_slurm
 from lanline.config import parse_config
-from lanline.dataset import rows, validation
+from lanline.dataset import row_checks, rows
 from lanline.dataset.generate import generate_shard
 from lanline.errors import UserError
 from lanline.files import sha256_file
@@ -111,7 +111,7 @@ def test_shards_stream_so_larger_ones_ask_for_no_more_memory():
     small, large = config(rows_per_theta=1000), config(thetas_per_shard=200_000, rows_per_theta=1000)
     for rule in (resources.generate_shards, resources.validate_training_data):
         assert rule(large, WILDCARDS, 1).mem_mb == rule(small, WILDCARDS, 1).mem_mb < 1.2 * resources.BASE_MB
-    assert (resources.BLOCK_THETAS, resources.CHECKED_ROWS) == (rows.BLOCK_THETAS, validation.CHECKED_ROWS)
+    assert (resources.BLOCK_THETAS, resources.CHECKED_ROWS) == (rows.BLOCK_THETAS, row_checks.PIECE_ROWS)
 
 
 def test_an_evaluation_is_priced_at_what_its_reference_costs():
