@@ -12,7 +12,7 @@ PROFILE ?= $(firstword $(wildcard profiles/site) profiles/slurm)
 ON_SLURM = $(BIN)/snakemake --profile $(PROFILE) $(if $(CONFIG),--configfile $(CONFIG))
 # Not --quiet: pip names what it downloads with its size, and shows a bar on a terminal.
 INSTALL := $(BIN)/pip install --disable-pip-version-check --constraint envs/constraints.txt
-STORE_FILES := mlruns mlartifacts mlflow.db mlflow.db.lock *.db-shm *.db-wal .mlflow
+STORE_FILES := mlruns mlartifacts mlflow.db mlflow.db.lock mlflow.db.runs *.db-shm *.db-wal .mlflow
 export MPLBACKEND := Agg
 export PYTHONUTF8 := 1
 

@@ -14,6 +14,7 @@ from lanline.workflow.jobs import (
     resources_for,
     shard_labels,
     training_input,
+    training_job,
     training_names,
     training_output,
     training_settings,

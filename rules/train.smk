@@ -1,4 +1,5 @@
-"""One network from validated shards, in PyTorch or in JAX, with the same settings and the same initial weights.
+"""One network from validated shards, in PyTorch or in JAX, with the same settings and the same initial weights;
+or one for each seed, if training.seeds_per_job is all.
 
 In:  validation.json, dataset.json, experiments.json, all shards
 Out: results/<name>/networks/<run>/ (model.onnx, hssm.json, weights.safetensors, network.json, history.csv,
@@ -6,16 +7,18 @@ Out: results/<name>/networks/<run>/ (model.onnx, hssm.json, weights.safetensors,
      reports/<name>/<run>/training/ (config.yaml, metrics.json)
 """
 
+TRAINING_JOB = training_job(CONFIG)
+
 
 rule train_torch:
     input:
         **training_input(CONFIG, PATHS),
     output:
-        **training_output(PATHS, "torch"),
+        **training_output(CONFIG, PATHS, "torch"),
     log:
-        PATHS.log("train_torch", "{model}-{network}-s{seed}"),
+        PATHS.log("train_torch", TRAINING_JOB),
     benchmark:
-        PATHS.benchmark("train_torch", "{model}-{network}-s{seed}")
+        PATHS.benchmark("train_torch", TRAINING_JOB)
     conda:
         "../envs/torch.yaml"
     threads: 2
@@ -32,11 +35,11 @@ rule train_torch:
 
 use rule train_torch as train_jax with:
     output:
-        **training_output(PATHS, "jax"),
+        **training_output(CONFIG, PATHS, "jax"),
     log:
-        PATHS.log("train_jax", "{model}-{network}-s{seed}"),
+        PATHS.log("train_jax", TRAINING_JOB),
     benchmark:
-        PATHS.benchmark("train_jax", "{model}-{network}-s{seed}")
+        PATHS.benchmark("train_jax", TRAINING_JOB)
     conda:
         "../envs/jax.yaml"
     params:

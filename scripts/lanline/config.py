@@ -41,6 +41,7 @@ LogDensity = Annotated[float, Field(ge=-1e6, lt=0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 NOT_RECIPE = {"shards", "shards_per_job", "validation_fraction", "accept_problems"}  # keys of data
+WHICH_TRAININGS = {"frameworks", "seeds", "seeds_per_job"}  # keys of training that are no settings of one
 MOST_LATE = 0.5  # share of thetas without any response
 Interval = Annotated[tuple[float, float], Strict(False)]  # YAML has lists, not tuples
 
@@ -162,6 +163,9 @@ class Training(Section):
 
     frameworks: Annotated[list[Framework], Field(min_length=1)] = Field(["torch", "jax"])
     seeds: Annotated[list[Seed], Field(min_length=1)] = Field([1], description="one network for each")
+    seeds_per_job: Literal[1, "all"] = Field(
+        1, description="all: one job trains a network for every seed, one after the other; small ones take less time so"
+    )
     epochs: Count = 3
     batch_size: Count = 1000
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
@@ -234,7 +238,7 @@ class Network(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if shared := self.training.model_fields_set & {"frameworks", "seeds"}:
+        if shared := self.training.model_fields_set & WHICH_TRAININGS:
             raise UserError(f"training.{min(shared)} is the same for all networks: set it in the section training")
         of_lan = self.training.model_fields_set & {"loss", "huber_delta", "label_floor"}
         if of_lan and self.network_type != "lan":

@@ -43,6 +43,8 @@ def complaint(**changes) -> str:
         ({"networks": [{"name": "n", "network_type": "opn"}]}, ["'n'", "ddm has no deadline", "ddm_deadline"]),
         ({"networks": [{"name": "n", "training": {"epoch": 3}}]}, ["networks.0.training.epoch", "'epochs'"]),
         ({"networks": [{"name": "n", "training": {"seeds": [3]}}]}, ["networks.0", "training.seeds"]),
+        ({"networks": [{"name": "n", "training": {"seeds_per_job": "all"}}]}, ["networks.0", "training.seeds_per_job"]),
+        ({"training": {"seeds_per_job": 2}}, ["training.seeds_per_job: 2 is not one of 1, all"]),
         (
             {"networks": [{"name": "n", "network_type": "cpn", "training": {"loss": "mse"}}]},
             ["networks.0", "training.loss", "cross-entropy"],

@@ -11,6 +11,7 @@ import pytest
 from conftest import ROOT
 from lanline.cluster.folder import _lock
 from lanline.tracking.journal.opening import open_run
+from lanline.tracking.mlflow.store import Store
 
 TRACKING = ["mlflow.db", "mlflow.db-wal", "mlruns/0/meta.yaml", "mlartifacts/1/a", ".mlflow/x"]
 KEPT = ["results/ddm/networks/n/model.onnx", "reports/ddm/summary.md", "config/config.yaml"]
@@ -75,6 +76,29 @@ def test_clean_refuses_while_a_run_goes_on(installed, place):
     assert place in done.stderr
     assert all((installed / name).exists() for name in TRACKING)
     assert make(installed, "clean").returncode == 0
+
+
+def test_clean_refuses_while_a_run_elsewhere_records_to_the_store(installed, tmp_path_factory, empty_database):
+    """As of a training whose networks lie outside the project."""
+    shutil.copy(empty_database, installed / "mlflow.db")
+    store = Store(f"sqlite:///{installed}/mlflow.db", None)
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    with open_run(elsewhere / "networks/ddm/report", "n", "e", store=store):
+        with open_run(elsewhere / "networks/angle/report", "n", "e", store=store):
+            assert make(installed, "clean").returncode != 0
+        done = make(installed, "clean")
+        assert done.returncode != 0
+        assert "are still active in a store" in done.stderr
+        assert "fuser mlflow.db.runs" in done.stderr
+        assert (installed / "mlflow.db").exists()
+    assert make(installed, "clean").returncode == 0
+    assert not (installed / "mlflow.db.runs").exists()
+
+
+def test_clean_ignores_runs_of_a_store_elsewhere(installed, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    with open_run(elsewhere / "report", "n", "e", store=Store(f"sqlite:///{elsewhere}/mlflow.db", None)):
+        assert make(installed, "clean").returncode == 0
 
 
 def test_clean_refuses_while_a_workflow_runs(installed):

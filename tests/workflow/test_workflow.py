@@ -206,6 +206,65 @@ def test_another_seed_makes_other_data_and_leaves_other_networks_alone(quick_run
     assert planned(quick_run.quick("-n", overlays=(reseeded,)))["generate_shards"] == 3
 
 
+def weights(workspace) -> dict[str, str]:
+    folder = workspace / "results/quick/networks"
+    return {path.parent.name: sha256_file(path) for path in folder.glob("*/weights.safetensors")}
+
+
+def test_trainings_that_share_a_job_make_the_same_networks(quick_run):
+    """Those of a job of their own, too, when some of them exist already."""
+    alone = quick_run.overlay("alone.yaml", "training: {seeds: [1, 2, 3]}")
+    shared = quick_run.overlay("shared.yaml", "training: {seeds: [1, 2, 3], seeds_per_job: all}")
+    networks = ("torch_networks", "jax_networks")
+    assert planned(quick_run.quick("-n", *networks, overlays=(shared,)))["train_torch"] == 1
+    quick_run.quick(*networks, overlays=(shared,))
+    made = weights(quick_run)
+    assert len(made) == 6
+    for name in made:
+        assert TrainingSidecar.read(quick_run / f"results/quick/networks/{name}/run.json").name == name
+        assert (quick_run / f"reports/quick/{name}/training/metrics.json").exists()
+        assert name in (quick_run / f"logs/quick/train_{name.split('-')[2]}/ddm-lan.log").read_text()
+    assert not list((quick_run / "results/quick/checkpoints").iterdir())
+    assert "train_torch" not in quick_run.quick("-n", *networks, overlays=(alone,))  # the same files
+    for name in ("ddm-lan-torch-s3", "ddm-lan-jax-s3"):
+        shutil.rmtree(quick_run / f"results/quick/networks/{name}")
+    jobs = planned(quick_run.quick("-n", *networks, overlays=(alone,)))
+    assert (jobs["train_torch"], jobs["train_jax"]) == (1, 1)
+    quick_run.quick(*networks, overlays=(alone,))
+    assert weights(quick_run) == made
+
+
+def test_a_job_that_was_killed_repeats_none_of_its_finished_trainings(quick_run):
+    longer = quick_run.overlay(
+        "longer.yaml", "training: {seeds: [1, 2, 3], seeds_per_job: all, epochs: 200, frameworks: [torch]}"
+    )
+    paths = Paths("quick")
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "torch_networks"]
+    with subprocess.Popen(
+        [*command, "--configfile", "config/quick.yaml", longer],
+        cwd=quick_run.folder,
+        env=clean_environment(),
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+    ) as first:
+        while not (quick_run / paths.checkpoint("ddm-lan-torch-s2")).exists():
+            assert first.poll() is None
+            time.sleep(0.02)
+        os.killpg(first.pid, signal.SIGTERM)
+    assert not (quick_run / paths.onnx("ddm-lan-torch-s1")).exists()  # finished, and removed with the job's outputs
+    quick_run.quick("torch_networks", "--rerun-incomplete", "--nolock", overlays=(longer,))
+    log = (quick_run / "logs/quick/train_torch/ddm-lan.log").read_text()
+    assert not re.search(r"ddm-lan-torch-s1: epoch \d", log)
+    assert re.search("ddm-lan-torch-s1: resuming from .*: all epochs are done", log)
+    assert "ddm-lan-torch-s2: resuming from" in log
+    assert "ddm-lan-torch-s3: epoch 1/200 " in log
+    assert len(weights(quick_run)) == 4  # the one of JAX is of the run before
+    records = [quick_run / paths.training_report(f"ddm-lan-torch-s{seed}") / "journal" for seed in (1, 2, 3)]
+    # A finished record is superseded, one that was killed is resumed; quick_run had one of seed 1 itself.
+    assert [len(list(folder.glob("*.jsonl"))) for folder in records] == [3, 1, 1]
+    assert not list((quick_run / "results/quick/checkpoints").iterdir())
+
+
 def test_the_order_of_bounds_changes_nothing(workspace):
     one, other = (
         workspace.overlay(f"{name}.yaml", f"models: [{{name: ddm, bounds: {{{bounds}}}}}]\n")

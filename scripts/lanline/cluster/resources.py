@@ -25,6 +25,7 @@ OWN_WALK_SECONDS = 0.2  # in continuous time, by lanline's own simulators
 EULER_SECONDS, EULER_LCA_SECONDS = 3.5, 18.0  # many trials of an lca run to the time limit
 USUAL_TRAJECTORIES, USUAL_STEP = 20_000, 0.001  # that a simulation's seconds were measured with
 ROWS_PER_SECOND, USUAL_WEIGHTS = 50_000, 21_000  # a slow node's core, with a network of this size; ours do 300,000
+FURTHER_SECONDS = 30.0  # of a training after the first in its job, beside its epochs: compilation, files, record
 HASH_BYTES_PER_SECOND = 100e6  # a shared file system rather than the processor
 # In memory at once, whatever the size of a shard: a block of thetas while it is made, a piece while it is checked.
 BLOCK_THETAS, CHECKED_ROWS = 16, 200_000
@@ -63,7 +64,7 @@ def validate_training_data(config: Config, wildcards: Mapping[str, str], threads
 
 
 def train(config: Config, wildcards: Mapping[str, str], threads: int) -> Effort:
-    """All epochs of one network."""
+    """All epochs of one network, or of one for each seed."""
     training, network = config.training_of(wildcards["network"]), config.network(wildcards["network"])
     of_lan = network.network_type == "lan"  # the others have a row for each theta
     rows_per_shard = config.data.rows_per_shard if of_lan else config.data.thetas_per_shard
@@ -73,7 +74,9 @@ def train(config: Config, wildcards: Mapping[str, str], threads: int) -> Effort:
     speed = ROWS_PER_SECOND * min(1.0, USUAL_WEIGHTS / weights) * math.sqrt(threads)
     in_memory = min(training.buffer_gb * 1e9, rows * _row_bytes(config, wildcards["model"]))
     passes = UNIT_BYTES * sum(network.hidden_layers) * min(training.batch_size, rows)
-    return _effort(training.epochs * rows / speed, BASE_MB + FRAMEWORK_MB, 2 * in_memory + passes)
+    seeds = len(training.seeds) if training.seeds_per_job == "all" else 1
+    seconds = seeds * training.epochs * rows / speed + (seeds - 1) * FURTHER_SECONDS
+    return _effort(seconds, BASE_MB + FRAMEWORK_MB, 2 * in_memory + passes)
 
 
 def gpu(config: Config, wildcards: Mapping[str, str]) -> int | None:

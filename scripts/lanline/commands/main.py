@@ -132,10 +132,16 @@ def running(root: Annotated[Path, typer.Argument(help="Folder to look in.")] = P
     with command():
         from lanline.cluster.folder import refuse_beside_another
         from lanline.errors import UserError
+        from lanline.tracking.mlflow.in_use import stores_in_use
         from lanline.tracking.mlflow.sync import alive_runs
 
         if alive := alive_runs(root):
             raise UserError("runs are still active:\n" + "\n".join(map(str, alive)))
+        if held := stores_in_use(root):
+            raise UserError(
+                f"runs whose files lie elsewhere are still active in a store of {root.resolve()}: "
+                f"`fuser {' '.join(map(str, held))}` names their processes"
+            )
         refuse_beside_another(root)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from lanline.commands.data_source import DataOptions, Source, find_data
 from lanline.commands.options import TrackingOptions
 from lanline.commands.training_plan import Plan
-from lanline.config import Config
+from lanline.config import WHICH_TRAININGS, Config
 from lanline.dataset.checking import Given, check_training_data
 from lanline.dataset.foreign import as_shard
 from lanline.dataset.shards import read_origin
@@ -19,7 +19,7 @@ from lanline.files import emptied_if_refused, sha256_json
 from lanline.logs import say
 from lanline.networks.specification import make_spec
 from lanline.paths import NetworkBase, run_name
-from lanline.stages.train_network import Recording, TrainingData, TrainingRequest, train_network
+from lanline.stages.train_network import Recording, TrainingData, TrainingRequest, train_networks
 from lanline.tracking.mlflow.store import connect_to_read, experiment_name, resolve_store
 from lanline.tracking.mlflow.tracked import unfinished_run
 from lanline.training.reader import pieces_of
@@ -70,7 +70,7 @@ def run_training(plan: Plan, wanted: DataOptions, tracking: TrackingOptions, out
             _describe(training_request(plan, config, source, recording, output, every_file=False))
         return
     request = training_request(plan, config, source, recording, output, every_file=True)
-    train_network(request)
+    train_networks([request])
     say(f"{request.run}: files in {request.paths.network_folder(request.run)}")
 
 
@@ -89,7 +89,7 @@ def training_request(
     ids = source.ids(used)
     identity = {
         "network": network.model_dump(mode="json", exclude={"training"}),
-        "training": config.training_of(network.name).model_dump(mode="json", exclude={"frameworks", "seeds"}),
+        "training": config.training_of(network.name).model_dump(mode="json", exclude=WHICH_TRAININGS),
         "dataset_id": ids.dataset_id,
         "files": [[path.name for path in files] for files in (training, validation)],
     }

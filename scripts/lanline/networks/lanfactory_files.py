@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lanline.config import Framework, Training
+from lanline.config import WHICH_TRAININGS, Framework, Training
 from lanline.files import atomic_path, write_text
 from lanline.networks.specification import NetworkSpec, Weights, bias_name, weight_name
 
@@ -117,7 +117,7 @@ def _train_config(spec: NetworkSpec, settings: Training, network: dict[str, Any]
         "label_key": f"{spec.network_type}_labels",
         "shuffle_files": True,
         "save_history": True,
-        "lanline": settings.model_dump(mode="json", exclude={"frameworks", "seeds"}),
+        "lanline": settings.model_dump(mode="json", exclude=WHICH_TRAININGS),
     }
 
 

@@ -1,4 +1,4 @@
-"""Stage train_network (rules train_torch and train_jax): one network, from its files of data to its sidecar."""
+"""Stage train_network (rules train_torch and train_jax): networks, each from its files of data to its sidecar."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from lanline.cluster.cores import capped_threads
-from lanline.config import Config, Framework, Training
+from lanline.config import WHICH_TRAININGS, Config, Framework, Training
 from lanline.dataset.content import validated
 from lanline.dataset.foreign import as_shard
 from lanline.dataset.problems import marked
+from lanline.errors import UserError
 from lanline.experiment import flatten
 from lanline.files import sha256_json, write_config, write_json
 from lanline.logs import note, say, show_progress
@@ -120,8 +121,30 @@ class TrainingRequest:
         }
 
 
+def train_networks(requests: Sequence[TrainingRequest]) -> None:
+    """Train the networks of one job, one after the other.
+
+    Raises:
+        UserError: as `train_network`; those after it are not trained.
+        StoreUnavailable: as `train_network`.
+    """
+    for request in requests:
+        try:
+            train_network(request)
+        except UserError:
+            if len(requests) > 1:
+                say(f"{request.run} is the one of {len(requests)} in this job that could not be trained:")
+            raise
+    # Only now: Snakemake removes what a killed job has finished, and each of its trainings resumes from its checkpoint.
+    for request in requests:
+        request.paths.checkpoint(request.run).unlink(missing_ok=True)
+        shutil.rmtree(request.paths.converted(request.run), ignore_errors=True)
+
+
 def train_network(request: TrainingRequest) -> None:
     """Train one network and write its folder, its report, and last of all its sidecar with the ids of its run.
+
+    Its checkpoint is left to `train_networks`.
 
     Raises:
         UserError: a file cannot be read, the framework or device is not available, the loss became NaN or infinite,
@@ -144,9 +167,6 @@ def train_network(request: TrainingRequest) -> None:
         write_json(report / "metrics.json", metrics)
         run.log_artifact(report / "metrics.json")
     _sidecar(request, run).write(request.paths.run(request.run))
-    # Only now: a training that is killed before is resumed from the checkpoint.
-    request.paths.checkpoint(request.run).unlink(missing_ok=True)
-    shutil.rmtree(request.paths.converted(request.run), ignore_errors=True)
 
 
 def _train(request: TrainingRequest, run: RunRecorder) -> Trained:
@@ -273,7 +293,7 @@ def _params(request: TrainingRequest) -> dict[str, Any]:
 
 def used_settings(settings: Training, spec: NetworkSpec) -> dict[str, Any]:
     """The settings that a training depends on, without those of other optimizers, schedules and losses."""
-    unused = {"frameworks", "seeds"}
+    unused = set(WHICH_TRAININGS)
     if settings.optimizer != "sgd":
         unused.add("momentum")
     if settings.schedule != "reduce_on_plateau":
@@ -287,25 +307,32 @@ def used_settings(settings: Training, spec: NetworkSpec) -> dict[str, Any]:
     return settings.model_dump(mode="json", exclude=unused) | {"loss": loss_name(spec, settings)}
 
 
-def workflow_request(job: RuleJob, framework: Framework) -> TrainingRequest:
-    """What a job of the rule ``train_<framework>`` trains: its wildcards name the network, its data are the model's."""
-    config, paths, model = job.config, job.paths, job.model
-    network, seed = job.wildcards["network"], int(job.wildcards["seed"])
+def workflow_requests(job: RuleJob, framework: Framework) -> list[TrainingRequest]:
+    """What a job of the rule ``train_<framework>`` trains: its wildcards name the network, its data are the model's.
+
+    Without a wildcard ``seed`` it trains one network for each seed of the configuration.
+    """
+    config, paths, model, network = job.config, job.paths, job.model, job.wildcards["network"]
+    seeds = [int(job.wildcards["seed"])] if "seed" in job.wildcards else config.training.seeds
     shards = [paths.shard(model, shard_label(shard)) for shard in range(config.data.shards)]
     training, validation = split_files(shards, config.data.n_validation_shards)
     dataset = validated(DatasetSidecar.read(paths.dataset(model)), shards, paths.validation(model))
-    return TrainingRequest(
-        config=config,
-        run=run_name(model, network, framework, seed),
-        model=model,
-        network=network,
-        framework=framework,
-        seed=seed,
-        data=TrainingData(training, validation, dataset),
-        paths=paths,
-        recording=Recording(job.experiments.training.name),
-        threads=job.threads,
-    )
+    recording = Recording(job.experiments.training.name)
+    return [
+        TrainingRequest(
+            config=config,
+            run=run_name(model, network, framework, seed),
+            model=model,
+            network=network,
+            framework=framework,
+            seed=seed,
+            data=TrainingData(training, validation, dataset),
+            paths=paths,
+            recording=recording,
+            threads=job.threads,
+        )
+        for seed in seeds
+    ]
 
 
 def split_files(files: Sequence[Path], n_validation: int) -> tuple[tuple[Path, ...], tuple[Path, ...]]:

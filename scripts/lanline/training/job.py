@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lanline.config import Framework, Training
+from lanline.config import WHICH_TRAININGS, Framework, Training
 from lanline.files import sha256_json
 from lanline.fingerprints import training_code
 from lanline.networks.specification import NetworkSpec, Weights
@@ -44,7 +44,7 @@ class Job:
 
     def key(self) -> str:
         """Hash by which a checkpoint is known to be of this training."""
-        ignored = {"frameworks", "seeds", "checkpoint_minutes"}
+        ignored = WHICH_TRAININGS | {"checkpoint_minutes"}
         values = {
             **vars(self),
             "spec": self.spec.to_json(),

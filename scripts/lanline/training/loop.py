@@ -280,7 +280,9 @@ class TrainingLoop:
         self._backend.restore(arrays, self.progress.step)
         for number, metrics in enumerate(self.progress.history, start=1):
             self._tell.on_epoch(metrics, number)  # it may not have been told of the last one, or be another run's
-        self._tell.say(f"resuming from {path}: epoch {self.progress.epoch + 1}, batch {self.progress.batch}")
+        done = self.progress.epoch == self._settings.epochs
+        where = "all epochs are done" if done else f"epoch {self.progress.epoch + 1}, batch {self.progress.batch}"
+        self._tell.say(f"resuming from {path}: {where}")
 
     def _save(self) -> None:
         self._saved = time.perf_counter()

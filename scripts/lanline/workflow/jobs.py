@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lanline.cluster.resources import Effort
-from lanline.config import Config
+from lanline.config import WHICH_TRAININGS, Config
 from lanline.paths import Paths, run_name, shard_label
 
 EffortOf = Callable[[Config, Mapping[str, str], int], Effort]
@@ -45,19 +45,25 @@ def training_input(config: Config, paths: Paths) -> dict[str, Any]:
     }
 
 
-def training_output(paths: Paths, framework: str) -> dict[str, Path]:
-    """What a training writes; with the wildcards ``{model}``, ``{network}`` and ``{seed}``."""
-    run = run_name("{model}", "{network}", framework, "{seed}")
+def training_output(config: Config, paths: Paths, framework: str) -> dict[str, list[Path]]:
+    """What a job of trainings writes; with the wildcards of `training_job`."""
+    seeds = config.training.seeds if config.training.seeds_per_job == "all" else ["{seed}"]
+    runs = [run_name("{model}", "{network}", framework, seed) for seed in seeds]
     return {
-        "onnx": paths.onnx(run),
-        "weights": paths.network_folder(run) / "weights.safetensors",
-        "network": paths.network_folder(run) / "network.json",
-        "hssm": paths.network_folder(run) / "hssm.json",
-        "history": paths.history(run),
-        "run": paths.run(run),
-        "config": paths.training_report(run) / "config.yaml",
-        "metrics": paths.training_report(run) / "metrics.json",
+        "onnx": [paths.onnx(run) for run in runs],
+        "weights": [paths.network_folder(run) / "weights.safetensors" for run in runs],
+        "network": [paths.network_folder(run) / "network.json" for run in runs],
+        "hssm": [paths.network_folder(run) / "hssm.json" for run in runs],
+        "history": [paths.history(run) for run in runs],
+        "run": [paths.run(run) for run in runs],
+        "config": [paths.training_report(run) / "config.yaml" for run in runs],
+        "metrics": [paths.training_report(run) / "metrics.json" for run in runs],
     }
+
+
+def training_job(config: Config) -> str:
+    """Name of a job of trainings in its log; with all wildcards: one of all seeds has no ``{seed}``."""
+    return "{model}-{network}" if config.training.seeds_per_job == "all" else "{model}-{network}-s{seed}"
 
 
 def data_settings(config: Config, model: str) -> dict[str, Any]:
@@ -69,7 +75,7 @@ def data_settings(config: Config, model: str) -> dict[str, Any]:
 
 def training_settings(config: Config, network: str) -> dict[str, Any]:
     """What decides the weights, other than the data; the lists of seeds and frameworks do not."""
-    without = {"seeds", "frameworks", "checkpoint_minutes", "device"}
+    without = WHICH_TRAININGS | {"checkpoint_minutes", "device"}
     return {
         "network": config.network(network).model_dump(exclude={"training"}),
         "training": config.training_of(network).model_dump(exclude=without),

@@ -115,7 +115,7 @@ class LogHandler(LogHandlerBase):
         counts = {rule: count for rule, count in vars(record).get("stats", {}).items() if rule != "total"}
         self.total = sum(counts.values())
         trainings = sum(count for rule, count in counts.items() if rule.startswith("train_"))
-        networks = f", {trainings} of them {'trains' if trainings == 1 else 'train'} a network" if trainings else ""
+        networks = f", {trainings} of them for training" if trainings else ""
         self._print(f"{self.total} {'job' if self.total == 1 else 'jobs'}{networks}")
 
     def _job_info(self, record: logging.LogRecord) -> None:

@@ -13,7 +13,7 @@ from lanline.cluster.folder import lock_workdir
 from lanline.cluster.site import Partition, _choose, _minutes
 from lanline.cluster.slurm import fields, run_slurm
 from lanline.config import parse_config
-from lanline.dataset import rows, validation
+from lanline.dataset import row_checks, rows
 from lanline.dataset.generate import generate_shard
 from lanline.errors import UserError
 from lanline.files import sha256_file
@@ -111,7 +111,7 @@ def test_shards_stream_so_larger_ones_ask_for_no_more_memory():
     small, large = config(rows_per_theta=1000), config(thetas_per_shard=200_000, rows_per_theta=1000)
     for rule in (resources.generate_shards, resources.validate_training_data):
         assert rule(large, WILDCARDS, 1).mem_mb == rule(small, WILDCARDS, 1).mem_mb < 1.2 * resources.BASE_MB
-    assert (resources.BLOCK_THETAS, resources.CHECKED_ROWS) == (rows.BLOCK_THETAS, validation.CHECKED_ROWS)
+    assert (resources.BLOCK_THETAS, resources.CHECKED_ROWS) == (rows.BLOCK_THETAS, row_checks.PIECE_ROWS)
 
 
 def test_an_evaluation_is_priced_at_what_its_reference_costs():
@@ -156,6 +156,16 @@ def test_a_training_asks_for_the_rows_of_its_type_and_for_the_width_of_its_batch
     train = {name: resources.train(settings, {**WILDCARDS, "network": name}, 2) for name in own}
     assert train["cpn"].runtime < train["lan"].runtime  # 60 epochs of 60,000 rows, and 3 of 6 million
     assert train["large"].mem_mb - train["wide"].mem_mb > 3 * 1000 * 100_000 * 4 * 2 / 1e6
+
+
+def test_a_job_of_all_seeds_asks_for_the_time_of_each():
+    def asked(**training):
+        return resources.train(config(training={"epochs": 300, **training}), WILDCARDS, 2)
+
+    one, four = asked(seeds=[1], seeds_per_job="all"), asked(seeds=[1, 2, 3, 4], seeds_per_job="all")
+    assert one == asked(seeds=[1]) == asked(seeds=[1, 2, 3, 4])
+    assert four.runtime - resources.BASE_MINUTES > 4 * (one.runtime - resources.BASE_MINUTES) - 4
+    assert four.mem_mb == one.mem_mb  # one after the other
 
 
 def test_shards_made_at_once_take_less_time_and_memory_for_each():

@@ -1,6 +1,7 @@
 """What a training says that it used."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -8,10 +9,11 @@ from typer.testing import CliRunner
 from lanline.commands.generate import main as generate
 from lanline.commands.train import torchtrain
 from lanline.config import Network, Training
+from lanline.errors import UserError
 from lanline.models import get_model
 from lanline.networks.artifacts import read_history
 from lanline.networks.specification import make_spec
-from lanline.stages.train_network import used_settings
+from lanline.stages.train_network import train_networks, used_settings
 from lanline.tracking.journal.events import read_events
 from lanline.training.loop import train as train_loop
 
@@ -87,6 +89,21 @@ def test_the_checkpoint_is_kept_until_the_sidecar_is_there(data, tmp_path, monke
     assert "resuming from" in train(data, tmp_path)
     assert not list(tmp_path.rglob("checkpoint.safetensors"))
     assert list(tmp_path.rglob("run.json"))
+
+
+def test_of_trainings_that_share_a_job_the_one_that_failed_is_named(monkeypatch, capsys):
+    trained = []
+
+    def fails_at_s2(request):
+        trained.append(request.run)
+        if request.run == "s2":
+            raise UserError("the loss became NaN")
+
+    monkeypatch.setattr("lanline.stages.train_network.train_network", fails_at_s2)
+    with pytest.raises(UserError, match="the loss became NaN"):
+        train_networks([SimpleNamespace(run=run) for run in ("s1", "s2", "s3")])
+    assert trained == ["s1", "s2"]
+    assert "s2 is the one of 3 in this job that could not be trained" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("changed", ["training_code", "library_versions", None])

@@ -59,7 +59,7 @@ def test_without_a_terminal_there_are_plain_lines(tmp_path):
     code = run_code("note('epoch 1/3')", "show_progress('epoch 2/3  40%')", "say('a warning')")
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     lines = done.stderr.splitlines()
-    assert lines[0] == "1 job, 1 of them trains a network"
+    assert lines[0] == "1 job, 1 of them for training"
     assert lines[1] == "  a warning"
     assert lines[2].startswith("1/1 train_torch              model=ddm  ")
     assert len(lines) == 3

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from lanline.errors import UserError
 from lanline.files import redact, sha256_file
@@ -46,6 +46,7 @@ from lanline.tracking.journal.origin import attempts
 from lanline.tracking.journal.position import read_position
 from lanline.tracking.journal.record import RunRecord, read_run
 from lanline.tracking.journal.writer import DIED, Journal, end_if_dead, taken, wait_until_free
+from lanline.tracking.mlflow.in_use import mark_in_use
 from lanline.tracking.mlflow.mirror import mirror
 from lanline.tracking.mlflow.store import MLFLOW_MISSING, Store, StoreUnavailable, mlflow_installed
 from lanline.tracking.mlflow.sync import start_follower, sync_earlier
@@ -246,6 +247,7 @@ class LiveRun(RunRecorder):
         super().__init__(journal, store)
         self.resumed, self._start, self._start_params, self._follow = resumed, start, params, follow
         self._old_handler: Any = None
+        self._in_use: TextIO | None = None
 
     def __enter__(self) -> Self:
         folder = self.journal.parent.parent
@@ -256,6 +258,7 @@ class LiveRun(RunRecorder):
                     with suppress(UserError):  # a damaged one is named when it is synced
                         end_if_dead(earlier)
             before = self._open()
+        self._in_use = mark_in_use(self._store)
         if self.resumed and before is not None:
             self._resume(before)
         else:
@@ -276,6 +279,8 @@ class LiveRun(RunRecorder):
         self._writer.append(End(status=status, reason=redact(reason), time=now()))
         self._writer.close()
         self._sync()
+        if self._in_use is not None:
+            self._in_use.close()
         if self._old_handler is not None:
             signal.signal(signal.SIGTERM, self._old_handler)
 
