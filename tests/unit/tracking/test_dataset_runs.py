@@ -8,7 +8,7 @@ import pytest
 
 from lanline.commands.lineage import print_lineage
 from lanline.config import parse_config
-from lanline.dataset.inventory import INVENTORY_VERSION, Inventory, TrackedFile
+from lanline.dataset.inventory import INVENTORY_VERSION, Inventory, TrackedFile, content_id
 from lanline.errors import UserError
 from lanline.paths import INVENTORY, Paths
 from lanline.sidecars import DatasetSidecar
@@ -34,9 +34,20 @@ def store(tmp_path, empty_database) -> Store:
     return resolve_store(f"sqlite:///{tmp_path}/mlflow.db")
 
 
-def record_data(folder: Path, store: Store | None, dataset_id: str = "d" * 16) -> object:
+def files_of(sha256: str) -> list[dict]:
+    return [{"file": "shard-0", "bytes": 1, "rows": 100, "sha256": sha256, "seed": 42}]
+
+
+def id_of(sha256: str) -> str:
+    return content_id(TrackedFile(**file) for file in files_of(sha256))
+
+
+DATASET_ID = id_of("d" * 16)
+
+
+def record_data(folder: Path, store: Store | None, sha256: str = "d" * 16) -> object:
     folder.mkdir(exist_ok=True)
-    files = [{"file": "shard-0", "bytes": 1, "rows": 100, "sha256": dataset_id, "seed": 42}]
+    files, dataset_id = files_of(sha256), id_of(sha256)
     ids = {"model": "ddm", "dataset_id": dataset_id, "lineage_id": "l" * 16}
     (folder / INVENTORY).write_text(json.dumps({"inventory_version": INVENTORY_VERSION, **ids, "files": files}))
     record = DatasetRecord(
@@ -53,7 +64,7 @@ def record_data(folder: Path, store: Store | None, dataset_id: str = "d" * 16) -
 def dataset_sidecar(run, store: Store) -> DatasetSidecar:
     return DatasetSidecar(
         model="ddm",
-        dataset_id="d" * 16,
+        dataset_id=DATASET_ID,
         lineage_id="l" * 16,
         folder="data",
         files=1,
@@ -75,7 +86,7 @@ def test_lineage_from_a_training_to_its_data(tmp_path, store):
     tracked = connect(store).get_run(training.run_id)
     assert tracked.data.tags["data_generation_run_id"] == tracked.data.tags["mlflow.parentRunId"] == data.run_id
     assert tracked.data.tags["data_generation_experiment_id"] == data.experiment_id
-    assert tracked.inputs.dataset_inputs[0].dataset.digest == "d" * 16
+    assert tracked.inputs.dataset_inputs[0].dataset.digest == DATASET_ID
     # What MLflow holds counts, not the local copy.
     (tmp_path / "data" / INVENTORY).write_text("{}")
     inventory = read_inventory(store, tracked.data.tags["data_generation_run_id"])
