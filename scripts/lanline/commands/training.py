@@ -10,16 +10,18 @@ from pathlib import Path
 from lanline.commands.data_source import DataOptions, Source, find_data
 from lanline.commands.options import TrackingOptions
 from lanline.commands.training_plan import Plan
-from lanline.config import WHICH_TRAININGS, Config
+from lanline.config import WHICH_TRAININGS, Config, ModelEntry
 from lanline.dataset.checking import Given, check_training_data
+from lanline.dataset.content import SHARD_SUFFIX
 from lanline.dataset.foreign import as_shard
+from lanline.dataset.recipe import read_recipe
 from lanline.dataset.shards import read_origin
 from lanline.errors import UserError
 from lanline.files import emptied_if_refused, sha256_json
 from lanline.logs import say
 from lanline.networks.specification import make_spec
 from lanline.paths import NetworkBase, run_name
-from lanline.stages.train_network import Recording, TrainingData, TrainingRequest, train_networks
+from lanline.stages.train_network import Recording, TrainingData, TrainingRequest, threads_for, train_networks
 from lanline.tracking.mlflow.store import connect_to_read, experiment_name, resolve_store
 from lanline.tracking.mlflow.tracked import unfinished_run
 from lanline.training.reader import pieces_of
@@ -82,14 +84,16 @@ def training_request(
     Raises:
         UserError: there are fewer than two files, one cannot be read, or is of another model.
     """
-    network, model = config.networks[plan.network], config.models[0].name
-    spec = make_spec(network, config.model(model))
     training, validation = plan.split(source.files, config.data)
     used = sorted([*training, *validation])
+    config = with_bounds_of(used[0], config)
+    network, model = config.networks[plan.network], config.models[0].name
+    spec = make_spec(network, config.model(model))
     ids = source.ids(used)
     identity = {
         "network": network.model_dump(mode="json", exclude={"training"}),
         "training": config.training_of(network.name).model_dump(mode="json", exclude=WHICH_TRAININGS),
+        "bounds": config.models[0].model_dump(mode="json")["bounds"],
         "dataset_id": ids.dataset_id,
         "files": [[path.name for path in files] for files in (training, validation)],
     }
@@ -116,9 +120,23 @@ def training_request(
         data=TrainingData(training, validation, dataset),
         paths=paths,
         recording=recording,
-        threads=output.threads,
+        threads=threads_for(config.training_of(network.name), output.threads),
         export_onnx=output.export_onnx,
     )
+
+
+def with_bounds_of(path: Path, config: Config) -> Config:
+    """The configuration with the bounds that a shard's parameters were drawn from: a network knows no others, whatever
+    the file of --config-path says. Pickles do not say theirs."""
+    if path.suffix != SHARD_SUFFIX:
+        return config
+    recipe, entry = read_recipe(path), config.models[0]
+    if recipe.model.name != entry.name or recipe.values["bounds"] == entry.model_dump(mode="json")["bounds"]:
+        return config
+    if entry.bounds:
+        say(f"the bounds are those that {path.name} was made with, not those of the configuration")
+    own = ModelEntry(name=entry.name, bounds={name: tuple(pair) for name, pair in recipe.values["bounds"].items()})
+    return config.model_copy(update={"models": [own]})
 
 
 def _check_models(shards: Sequence[Path], model: str) -> None:

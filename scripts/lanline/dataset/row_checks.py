@@ -86,6 +86,8 @@ def scan_rows(path: Path, limits: Limits, names: Sequence[str]) -> Scan:
                 if network_type != "lan" and f"{network_type}_labels" in lengths:
                     (labels,) = read_rows(path, [f"{network_type}_labels"], start, start + len(values))
                     rows = np.concatenate([values, labels.reshape(len(labels), -1)], axis=1)
+                if network_type == "lan":
+                    rows = rows[rows[:, n_params] != 0]  # choices without response times (softmax) do repeat
                 _extend_signature(scan.signatures, network_type, rows)
                 scan.thetas = _smallest(np.unique(np.concatenate([scan.thetas, _hash_rows(values[:, :n_params])])))
             else:

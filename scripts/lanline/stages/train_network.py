@@ -133,7 +133,7 @@ def train_networks(requests: Sequence[TrainingRequest]) -> None:
             train_network(request)
         except UserError:
             if len(requests) > 1:
-                say(f"{request.run} is the one of {len(requests)} in this job that could not be trained:")
+                say(f"{request.run} failed (one of {len(requests)} trainings in this job):")
             raise
     # Only now: Snakemake removes what a killed job has finished, and each of its trainings resumes from its checkpoint.
     for request in requests:
@@ -175,8 +175,6 @@ def _train(request: TrainingRequest, run: RunRecorder) -> Trained:
         [as_shard(path, converted, spec.network_type, spec.params, settings.label_floor) for path in files]
         for files in (request.data.training, request.data.validation)
     )
-    on_gpu = settings.device == "gpu"
-    threads = request.threads if on_gpu else capped_threads(request.threads)
     job = Job(
         spec=spec,
         settings=settings,
@@ -185,9 +183,9 @@ def _train(request: TrainingRequest, run: RunRecorder) -> Trained:
         training_files=training,
         validation_files=validation,
         data_id=request.data.dataset.dataset_id,
-        threads=threads,
+        threads=request.threads,
     )
-    where = "a GPU" if on_gpu else f"{threads} CPU thread(s)"
+    where = "a GPU" if settings.device == "gpu" else f"{request.threads} CPU thread(s)"
     note(f"{request.run}: training in {request.framework} on {where}")
     return train(
         job,
@@ -318,6 +316,7 @@ def workflow_requests(job: RuleJob, framework: Framework) -> list[TrainingReques
     training, validation = split_files(shards, config.data.n_validation_shards)
     dataset = validated(DatasetSidecar.read(paths.dataset(model)), shards, paths.validation(model))
     recording = Recording(job.experiments.training.name)
+    threads = threads_for(config.training_of(network), job.threads)
     return [
         TrainingRequest(
             config=config,
@@ -329,10 +328,15 @@ def workflow_requests(job: RuleJob, framework: Framework) -> list[TrainingReques
             data=TrainingData(training, validation, dataset),
             paths=paths,
             recording=recording,
-            threads=job.threads,
+            threads=threads,
         )
         for seed in seeds
     ]
+
+
+def threads_for(settings: Training, wanted: int) -> int:
+    """Threads that a training uses, of those that it is given: on a CPU no more than there are cores."""
+    return wanted if settings.device == "gpu" else capped_threads(wanted)
 
 
 def split_files(files: Sequence[Path], n_validation: int) -> tuple[tuple[Path, ...], tuple[Path, ...]]:

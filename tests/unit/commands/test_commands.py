@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from lanline.commands.generate import main as generate
 from lanline.commands.main import main as lanline
 from lanline.commands.train import jaxtrain, torchtrain
+from lanline.models import get_model
 from lanline.networks.artifacts import read_network
 from lanline.networks.onnx_files import run_onnx
 from lanline.networks.specification import forward
@@ -190,6 +191,21 @@ def test_a_folder_of_shards_trains(made, application, config):
     np.testing.assert_allclose(run_onnx(folder / "model.onnx", rows), forward(spec, found, rows), rtol=1e-4, atol=1e-4)
     assert not Path("mlflow.db").exists()
     assert not Path("mlruns").exists()
+
+
+def test_a_network_has_the_bounds_of_its_data(tmp_path, monkeypatch):
+    """Not the registry's: HSSM would look where nothing was learned."""
+    monkeypatch.chdir(tmp_path)
+    data = "{shards: 2, thetas_per_shard: 20, rows_per_theta: 10}"
+    Path("narrow.yaml").write_text(f"models: [{{name: ddm, bounds: {{v: [-1, 2]}}}}]\ndata: {data}\n")
+    run(generate, "--config-path", "narrow.yaml", "--output", "data")
+    Path("own.yaml").write_text(
+        "networks: [{name: lan, hidden_layers: [4], activations: [tanh]}]\ntraining: {epochs: 1}\n"
+    )
+    run(torchtrain, "--config-path", "own.yaml", "--training-data-folder", "data", "--networks-path-base", "nets")
+    [for_hssm] = Path("nets").rglob("hssm.json")
+    bounds = json.loads(for_hssm.read_text())["bounds"]
+    assert (bounds["v"], bounds["a"]) == ([-1, 2], list(get_model("ddm").bounds["a"]))
 
 
 @pytest.mark.parametrize(("network_type", "inputs"), [("cpn", 5), ("gonogo", 4)])

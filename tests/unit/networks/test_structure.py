@@ -110,6 +110,8 @@ def test_below_the_onset_the_density_falls_and_leads_back(name):
     """Later responses, or earlier onsets, are better all the way, and features stand still."""
     model, structure = registered(name), spec_of(name).structure
     theta = sample_theta(model, 50, np.random.default_rng(3))
+    if "deadline" in model.params:  # one before the onset leaves nothing to be led back to
+        theta[:, model.params.index("deadline")] = 20
     earliest = onset(model, theta)
     if "st" in model.params and "t" in model.params:
         earliest = earliest - theta[:, model.params.index("st")]
@@ -133,6 +135,23 @@ def test_the_leading_term_is_near_the_exact_density(name):
     _, leading = spec_of(name).structure.apply(x)
     counted = np.isfinite(expected) & (expected > -10)
     assert np.abs(leading[:, 0] - expected)[counted].mean() < LEADING[name]
+
+
+@pytest.mark.parametrize("name", ["ddm_deadline", "angle_deadline", "full_ddm_deadline"])
+def test_nothing_is_left_after_the_deadline(name):
+    """The leading term's mass and the probability of an omission make 1."""
+    model, rng = registered(name), np.random.default_rng(7)
+    theta = sample_theta(model, 60, rng)
+    omission = densities(model, theta, Data(), rng).omission_probability()
+    rt = np.sort(np.concatenate([np.linspace(0, 20, 20_000), theta[:, model.params.index("deadline")] + 1e-9]))
+    mass = np.zeros(len(theta))
+    for choice in model.choices:
+        rows = np.column_stack(
+            [np.repeat(theta, len(rt), axis=0), np.tile(rt, len(theta)), np.full(len(rt) * len(theta), choice)]
+        )
+        _, leading = spec_of(name).structure.apply(rows)
+        mass += np.trapezoid(np.exp(leading[:, 0].reshape(len(theta), -1)), rt, axis=1)
+    np.testing.assert_allclose(mass + omission, 1, atol=0.02)
 
 
 def test_exchanging_the_bounds_changes_nothing():

@@ -30,6 +30,7 @@ SHARPNESS, LEAST, WALL, CLEAR = 5000.0, 2e-6, 2000.0, 3e-3
 CLOSED = 1e-3  # least half distance of the bounds
 MOST_START = 0.995  # the start lies this far from the middle at most, in units of the bound
 GAP = 3 * DECAY
+TOO_LATE = 20_000.0  # by so much a second: a response a millisecond after the deadline is one in 10^9
 CELLS = 8
 EARLY = 0.5  # in units of b^2: where the forms of the leading term for early and late times are joined
 LOWEST = -60.0  # from here on the leading term falls as a logarithm, and features see no lower one
@@ -49,12 +50,20 @@ def terms(model: Model, columns: tuple[str, ...]) -> Terms:
     inputs = Inputs(model, columns)
     elapsed = inputs.builder.combination(rt=1.0, t=-1.0)
     process = process_of(inputs, positive(elapsed, SHARPNESS, LEAST))
-    log_f = fading(process.log_density() - process.closed(), LOWEST, 30.0) - wall(elapsed)
+    log_f = fading(process.log_density() - process.closed(), LOWEST, 30.0) - walls(inputs, elapsed)
     return Terms(features_of(inputs, process, log_f), (log_f,))
 
 
+def walls(inputs: Inputs, elapsed: Value) -> Value:
+    """What is taken off where there is no density: before the onset, where the gradient leads back, and from the
+    trial's deadline on."""
+    if "deadline" not in inputs:
+        return wall(elapsed)
+    late = inputs.builder.combination(rt=1.0, deadline=-1.0)
+    return wall(elapsed) + softplus(late, TOO_LATE) * TOO_LATE
+
+
 def wall(elapsed: Value) -> Value:
-    """What is taken off before the onset, where there is no density: its gradient leads back."""
     return softplus(-elapsed + -CLEAR, 2000.0) * WALL
 
 

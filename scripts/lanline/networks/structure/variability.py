@@ -26,6 +26,7 @@ from lanline.networks.structure.one_particle import (
     features_of,
     process_of,
     wall,
+    walls,
 )
 from lanline.networks.structure.smooth import LOG_2PI, clipped, fading, positive
 from lanline.networks.structure.terms import Inputs, Terms
@@ -69,7 +70,7 @@ def terms(model: Model, columns: tuple[str, ...]) -> Terms:
         log_f = log_sum(values + inputs.builder.constant(np.log(WEIGHTS))) + span.log()
         if inputs.model.simulator == "full_ddm":
             log_f = log_sum_of_two(log_f, _at_once(inputs, middle))
-    log_f = fading(log_f, LOWEST, 30.0) - wall(earliest)
+    log_f = fading(log_f, LOWEST, 30.0) - walls(inputs, earliest)
     features = features_of(inputs, process, log_f)
     if least is not None and most is not None:
         features["first"], features["last"] = (
