@@ -8,7 +8,7 @@ import pytest
 
 from lanline.cluster.slurm import run_slurm
 from lanline.config import parse_config
-from lanline.dataset.generate import generate_shards
+from lanline.dataset.generate import generate_shard
 from lanline.files import read_yaml, sha256_file
 from lanline.networks.artifacts import read_history
 from lanline.sidecars import ShardSidecar, TrainingSidecar
@@ -107,7 +107,7 @@ def test_a_shard_job_loses_its_node(trainings, cluster, tmp_path):
         assert (folder / name).read_bytes() == record
     config = parse_config({**read_yaml(workspace / "config/config.yaml"), **read_yaml(workspace / "large.yaml")})
     for shard in (0, 9):
-        again = generate_shards(config, "ddm", shard, tmp_path / "again.safetensors")
+        again = generate_shard(config, "ddm", shard, tmp_path / "again.safetensors")
         record = ShardSidecar.read(folder / f"shard-{shard:05d}.json")
         assert again.sha256 == record.sha256 == sha256_file(folder / record.file)
 

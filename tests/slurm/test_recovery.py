@@ -136,7 +136,7 @@ def check_that_the_head_brings_it_over(cluster, server: MlflowServer, workspace:
     finally:
         (cluster.folder / "no-route").unlink()
     log = (workspace / "logs/quick/train_torch/ddm-lan-s1.log").read_text()
-    assert "does not answer" in log
+    assert "is unreachable" in log
     sidecar = TrainingSidecar.read(workspace / "results/quick/networks/ddm-lan-torch-s1/run.json")
     assert sidecar.run_id is None
     client = MlflowClient(server.uri)

@@ -26,7 +26,7 @@ BIN = Path(sys.executable).parent
 CONFIG = """
 data: {shards: 3, thetas_per_shard: 16, rows_per_theta: 25}
 models: [ddm]
-networks: [{name: small, hidden_layers: [8], activations: [tanh]}]
+networks: [{name: small, hidden_layers: [8], activations: [tanh], features: raw}]
 training: {epochs: 2, batch_size: 128}
 """
 SETTINGS = ("MLFLOW_TRACKING_URI", "MLFLOW_ARTIFACT_LOCATION", "MLFLOW_EXPERIMENT_NAME")
@@ -326,7 +326,11 @@ def test_a_finished_deleted_or_unknown_run_is_refused_and_left_as_it_is(template
     mine.set_terminated(finished.info.run_id, "FINISHED")
     deleted = mine.create_run("0")
     mine.delete_run(deleted.info.run_id)
-    expected = {finished.info.run_id: "has finished", deleted.info.run_id: "was deleted", "abc123def456": "not found"}
+    expected = {
+        finished.info.run_id: "resumed (finished)",
+        deleted.info.run_id: "was deleted",
+        "abc123def456": "not found",
+    }
     for run_id, message in expected.items():
         options = ("--training-data-folder", template / "data", "--mlflow-run-id", run_id)
         assert message in train(*options, fails=True)

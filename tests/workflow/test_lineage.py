@@ -166,7 +166,7 @@ def test_verify_names_what_changed(run, tracked_run, no_store, monkeypatch, caps
     (run / NETWORK / "weights.safetensors").write_bytes(b"other")
     found = problems()
     assert len(found) == 3
-    for part in ("shard-00001.safetensors (shard): changed", "shard-00002.safetensors (shard): is gone"):
+    for part in ("shard-00001.safetensors (shard): changed", "shard-00002.safetensors (shard): missing"):
         assert any(part in problem for problem in found)
     assert any("weights.safetensors (network): changed" in problem for problem in found)
 

@@ -73,8 +73,10 @@ def test_every_job_leaves_a_log_and_a_benchmark(finished_quick_run):
 
 def test_make_run_shows_a_line_for_each_job(workspace):
     """Its very command, on a terminal: no reasons, no lists of files, and all of these in the log that is named."""
+    strict = workspace.overlay("strict.yaml", "evaluation: {gate: {max_mae: 1.0e-6}}")
+    config = f"CONFIG=config/quick.yaml {strict}"
     command = subprocess.run(
-        ["make", "--no-print-directory", "-n", "-o", ".venv/.installed", "run", "CORES=2", "CONFIG=config/quick.yaml"],
+        ["make", "--no-print-directory", "-n", "-o", ".venv/.installed", "run", "CORES=2", config],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -316,9 +318,7 @@ def test_a_failing_script_leaves_its_traceback_in_its_log(quick_run):
     # No user's mistake: a folder where the job wants to write its inventory.
     (quick_run / "results/quick/ddm/generated_files_inventory.json").unlink()
     script = quick_run / "scripts/record_lineage.py"
-    script.write_text(
-        script.read_text().replace("with job_log(snakemake.log[0]):", "with job_log(snakemake.log[0]):\n    1 / 0")
-    )
+    script.write_text(script.read_text().replace("(snakemake) as job:", "(snakemake) as job:\n    1 / 0"))
     output = quick_run.quick("datasets", fails=True)
     assert "ZeroDivisionError" in output
     assert "Traceback" in (quick_run / "logs/quick/record_lineage/ddm.log").read_text()

@@ -337,7 +337,7 @@ def test_options_that_need_a_word_get_one(made):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "there is no data to train on"),
+        ((), "no training data: pass --training-data-folder"),
         (("--training-data-folder", "absent"), "absent, does not exist"),
         (("--training-data-folder", "."), "has no training data (files ending in .safetensors, .pickle, .pkl)"),
         (("--dataset-id", "a1"), "add --data-generation-experiment-id"),
