@@ -103,7 +103,7 @@ def test_of_trainings_that_share_a_job_the_one_that_failed_is_named(monkeypatch,
     with pytest.raises(UserError, match="the loss became NaN"):
         train_networks([SimpleNamespace(run=run) for run in ("s1", "s2", "s3")])
     assert trained == ["s1", "s2"]
-    assert "s2 is the one of 3 in this job that could not be trained" in capsys.readouterr().err
+    assert "s2 failed (one of 3 trainings in this job)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("changed", ["training_code", "library_versions", None])
