@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lanline.cluster.cores import usable_cores
 from lanline.commands.options import (
     MAX_SEED,
     ArtifactLocation,
@@ -17,7 +18,6 @@ from lanline.commands.options import (
     TrackingOptions,
     TrackingUri,
     app,
-    available_cores,
     command,
 )
 
@@ -57,7 +57,7 @@ def generate(
             run_name=mlflow_run_name,
         )
         config = read_config(config_path, n_files, seed, tracking)
-        run_generation(config, output, cores or available_cores(), mlflow_run_name, dry_run)
+        run_generation(config, output, cores or usable_cores(), mlflow_run_name, dry_run)
 
 
 main = app()

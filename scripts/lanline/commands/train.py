@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from lanline.cluster.cores import usable_cores
 from lanline.commands.options import (
     MAX_SEED,
     ArtifactLocation,
@@ -22,7 +23,6 @@ from lanline.commands.options import (
     TrackingOptions,
     TrackingUri,
     app,
-    available_cores,
     command,
 )
 
@@ -94,7 +94,7 @@ def train(
                 run_name=mlflow_run_name,
                 run_id=mlflow_run_id,
             ),
-            Output(networks_path_base, threads or available_cores(), export_onnx),
+            Output(networks_path_base, threads or usable_cores(), export_onnx),
             dry_run,
         )
 

@@ -56,4 +56,4 @@ def read_checkpoint(path: Path, key: str) -> tuple[dict[str, np.ndarray], dict[s
             names = list(file.keys())
             return {name: file.get_tensor(name) for name in names}, json.loads(header["progress"])
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} is not a checkpoint ({error}); delete it to start the training anew") from None
+        raise UserError(f"{path} is not a checkpoint ({error}); delete it to train from scratch") from None
